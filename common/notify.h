@@ -1,0 +1,16 @@
+#ifndef SL_COMMON_NOTIFY_H
+#define SL_COMMON_NOTIFY_H
+
+/*
+ * Tells systemd about the life of a service over $NOTIFY_SOCKET (sd_notify(3) protocol: one
+ * datagram of KEY=VALUE lines). Does nothing when nobody asked. Never blocks, errors are ignored.
+ */
+
+#include "common/base.h"
+
+/* state: "READY=1", "STOPPING=1", "WATCHDOG=1", "RELOADING=1", "EXTEND_TIMEOUT_USEC=..." */
+void sl_notify(const char *state);
+/* Half of $WATCHDOG_USEC in nanoseconds, 0 when the supervisor wants no watchdog. */
+int64_t sl_notify_watchdog_ns(void);
+
+#endif
