@@ -3,8 +3,9 @@
 
 /*
  * The command line of every program, from a table. `--name=value`, `--name value`, `--flag`, `--`
- * (what follows is positional), a lone `-` is positional. `--help` and `--version` need no row:
- * they are added here. An option given twice: the last one wins.
+ * (what follows is positional), a lone `-` is positional. A value that opens with "--" needs the
+ * `=` form. `--help` and `--version` need no row: they are added here. An option given twice: the
+ * last one wins.
  *
  *     static const struct sl_opt options[] = {
  *         SL_OPT_CONFIG,
@@ -38,10 +39,9 @@ struct sl_opt {
     const char *help; /* one sentence; '\n' starts a new, indented line */
 };
 
-#define SL_OPT_CONFIG                                                                              \
-    {                                                                                              \
-        "config", "FILE", "read this configuration file"                                           \
-    }
+/* clang-format off */
+#define SL_OPT_CONFIG {"config", "FILE", "read this configuration file"}
+/* clang-format on */
 
 struct sl_opts_spec {
     const char *program;     /* "sluice-submit" */
