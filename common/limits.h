@@ -19,8 +19,9 @@
 #define SL_TASK_NAME_BYTES 24 /* "task_" + 16 hexadecimal digits + NUL, rounded up */
 #define SL_PRIORITY_MAX 9     /* contract: 0..9, higher first */
 #define SL_PRIORITY_DEFAULT 5
-#define SL_ATTEMPTS_MAX 100    /* max_attempts of a task: more is a loop, not a retry */
-#define SL_WORKER_DEATHS_MAX 3 /* a task in flight at this many worker deaths is poison */
+#define SL_ATTEMPTS_MAX 100             /* max_attempts of a task: more is a loop, not a retry */
+#define SL_TASK_TIMEOUT_MS_MAX 86400000 /* timeout_ms of a task: one day */
+#define SL_WORKER_DEATHS_MAX 3          /* a task in flight at this many worker deaths is poison */
 #define SL_REQUEST_ID_BYTES_MAX 128
 #define SL_MESSAGE_BYTES_MAX 512 /* an error message kept with a result */
 

@@ -58,6 +58,9 @@ size_t sl_wire_begin(struct sl_wire_writer *writer, enum sl_frame_type type);
  * it did not fit. */
 MUST_CHECK enum sl_err sl_wire_end(struct sl_wire_writer *writer, size_t start);
 
+/* Drops everything written from position `start` on, and is_full with it. */
+void sl_wire_rewind(struct sl_wire_writer *writer, size_t start);
+
 void sl_wire_put_array(struct sl_wire_writer *writer, uint32_t count);
 void sl_wire_put_map(struct sl_wire_writer *writer, uint32_t count);
 void sl_wire_put_uint(struct sl_wire_writer *writer, uint64_t value);
@@ -172,8 +175,10 @@ struct sl_lane_msg {
     uint64_t generation;
 };
 
-/* Encoders append a whole frame; SL_ERR_FULL when it does not fit (the writer is then as before).
- */
+/* Encoders append a whole frame; SL_ERR_FULL when it does not fit, SL_ERR_INPUT when a member is
+ * outside the bounds the reader checks, such as a name that is too long or holds a NUL byte (the
+ * writer is then as before). Texts for people (message) and request_id are cut to their limit
+ * instead. */
 MUST_CHECK enum sl_err sl_wire_put_hello(struct sl_wire_writer *w, const struct sl_hello_msg *msg);
 MUST_CHECK enum sl_err sl_wire_put_welcome(struct sl_wire_writer *w,
                                            const struct sl_welcome_msg *msg);
@@ -203,7 +208,9 @@ MUST_CHECK enum sl_err sl_wire_put_worker_hello(struct sl_wire_writer *w, struct
                                                 const struct sl_held_call *held, size_t count);
 
 /* Submit frames are built task by task: begin, add until SL_ERR_FULL or enough, end. `batch` is the
- * client's number for the frame. */
+ * client's number for the frame. A task that is refused (SL_ERR_FULL: for the next frame;
+ * SL_ERR_INPUT: outside the bounds of sl_task_msg) leaves the frame as it was. A frame holds 1 to
+ * SL_FRAME_TASKS_MAX tasks: sl_submit_end without any is SL_ERR_INPUT, and rewinds. */
 struct sl_submit_builder {
     struct sl_wire_writer *writer;
     size_t start;
@@ -257,8 +264,9 @@ MUST_CHECK enum sl_err sl_wire_get_worker_hello(struct sl_wire_decoder *d, struc
                                                 struct sl_span *version, struct sl_held_call *held,
                                                 size_t held_max, size_t *count);
 
-/* Walks a document (DOCUMENT frame) in order and calls back for each value; `key` is empty inside
- * arrays. Bounded depth; the callbacks may be NULL where a visitor does not care. */
+/* Walks a document (DOCUMENT frame, a map) in order and calls back for each value, and with
+ * SL_DOC_END at the end of each map and array; `key` is empty inside arrays. The document is
+ * checked to its end before the first call back. `visit` may be NULL: only checks. */
 enum sl_doc_kind {
     SL_DOC_MAP,
     SL_DOC_ARRAY,
