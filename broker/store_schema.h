@@ -2,32 +2,31 @@
 #define SL_BROKER_STORE_SCHEMA_H
 
 /*
- * What stands on disk: one LMDB environment, the databases below, keys in big-endian so that the order
- * of the bytes is the order of the numbers, values as the fixed little-endian structs below followed by
- * their strings.
+ * What stands on disk: one LMDB environment, the databases below, keys in big-endian so that the
+ * order of the bytes is the order of the numbers, values as the fixed little-endian structs below
+ * followed by their strings.
  *
  *   meta     name                          -> counters, format, numbers to give out next
  *   names    uid | job name                -> job number
  *   jobs     job                           -> job_rec, name
  *   ids      job | custom_id               -> index in job
- *   tasks    task                          -> task_rec, custom_id, stage, service_id, body if it fits
- *   blobs    task | kind | chunk           -> bytes of a longer body, then their hash
- *   ready    supply | 9-priority | task    -> ready_rec        READY, in the order they will be called
- *   delayed  due ms (wall) | task          -> nothing          DELAYED, by when they are due
- *   waits    task                          -> wait_rec         DELAYED, by task
- *   leases   lease                         -> lease_rec[]      calls that may be running
- *   results  task                          -> result_rec, strings, body if it fits     terminal states
- *   done     job | number                  -> task index       order of completion within a job
- *   supplies supply                        -> supply_rec, provider, model
+ *   tasks    task                          -> task_rec, custom_id, stage, service_id, body if it
+ * fits blobs    task | kind | chunk           -> bytes of a longer body, then their hash ready
+ * supply | 9-priority | task    -> ready_rec        READY, in the order they will be called delayed
+ * due ms (wall) | task          -> nothing          DELAYED, by when they are due waits    task ->
+ * wait_rec         DELAYED, by task leases   lease                         -> lease_rec[] calls
+ * that may be running results  task                          -> result_rec, strings, body if it
+ * fits     terminal states done     job | number                  -> task index       order of
+ * completion within a job supplies supply                        -> supply_rec, provider, model
  *
- * A task that has not ended is in exactly one of ready, waits (with delayed) or a lease; a task that has
- * ended is in results and done and in none of those. A lease's entry counts only if its task is in
- * none of the others: an entry is not rewritten when its call ends, the whole record goes when its last
- * call has ended. A higher lease number is a later lease.
+ * A task that has not ended is in exactly one of ready, waits (with delayed) or a lease; a task
+ * that has ended is in results and done and in none of those. A lease's entry counts only if its
+ * task is in none of the others: an entry is not rewritten when its call ends, the whole record
+ * goes when its last call has ended. A higher lease number is a later lease.
  *
- * To change a record: append a new version of its struct, raise the version it is written with, keep
- * reading the old one. To change a key or a meaning: raise SL_STORE_FORMAT and write the upgrade in
- * broker/store.c. A store of a higher format is refused.
+ * To change a record: append a new version of its struct, raise the version it is written with,
+ * keep reading the old one. To change a key or a meaning: raise SL_STORE_FORMAT and write the
+ * upgrade in broker/store.c. A store of a higher format is refused.
  */
 
 #include "common/base.h"
@@ -159,7 +158,7 @@ _Static_assert(sizeof(struct sl_task_rec) == 48, "on disk");
 _Static_assert(sizeof(struct sl_ready_rec) == 4, "on disk");
 _Static_assert(sizeof(struct sl_wait_rec) == 24, "on disk");
 _Static_assert(sizeof(struct sl_lease_rec) == 24, "on disk");
-_Static_assert(sizeof(struct sl_result_rec) == 80, "on disk");
+_Static_assert(sizeof(struct sl_result_rec) == 72, "on disk");
 _Static_assert(sizeof(struct sl_supply_rec) == 16, "on disk");
 _Static_assert(4 + SL_ID_BYTES_MAX <= SL_KEY_BYTES_STORE_MAX, "job | custom_id fits");
 _Static_assert(4 + SL_NAME_BYTES_MAX <= SL_KEY_BYTES_STORE_MAX, "uid | job name fits");
