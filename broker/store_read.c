@@ -159,7 +159,7 @@ static enum sl_err task_at(struct sl_store *store, const struct sl_read_request 
 static enum sl_err read_one(struct sl_store *store, const struct sl_read_request *request,
                             struct sl_wire_writer *writer, struct sl_read_reply *reply)
 {
-    uint64_t task;
+    uint64_t task = 0;
     struct sl_result_msg msg;
     enum sl_err err = task_at(store, request, reply->cursor, &task);
 

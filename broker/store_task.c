@@ -394,8 +394,8 @@ static enum sl_err arm_from(struct sl_store *store, struct arming *arming,
     enum sl_err err = SL_OK;
 
     while (err == SL_OK) {
-        uint64_t task;
-        struct sl_ready_rec ready;
+        uint64_t task = 0;
+        struct sl_ready_rec ready = {0};
         err = parse_ready(store, cursor, arming->request->supply, &task, &ready);
         if (err == SL_OK && arming->reply->count == arming->request->count_max) {
             return SL_ERR_FULL;
