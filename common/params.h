@@ -70,8 +70,14 @@ struct sl_config_fault {
 MUST_CHECK enum sl_err sl_config_load(const char *path, struct sl_config *out,
                                       struct sl_config_fault *fault);
 
-/* Settings that this version reads but does not obey yet, named in `text` ("a, b"); empty: none. */
+/* Settings away from their default that this version reads but does not obey yet, named in `text`
+ * ("a, b"); empty: none. */
 void sl_config_unused(const struct sl_config *config, char *text, size_t size);
+
+/* After a SIGHUP: settings that differ but take effect at a restart only, named in `text` ("a, b");
+ * empty: none. */
+void sl_config_restart_needed(const struct sl_config *running, const struct sl_config *loaded,
+                              char *text, size_t size);
 
 /* The first provider whose models match; or the one of that name. NULL: none. */
 const struct sl_provider_config *sl_config_find_provider(const struct sl_config *config,
@@ -79,7 +85,8 @@ const struct sl_provider_config *sl_config_find_provider(const struct sl_config 
 const struct sl_provider_config *sl_config_find_model(const struct sl_config *config,
                                                       struct sl_span model);
 
-/* Does the text match the glob (* any run, ? one byte; no escapes; linear time)? */
+/* Does the text match the glob (* any run, ? one byte; no escapes; time bounded by the product
+ * of the lengths)? */
 bool sl_glob_matches(const char *glob, struct sl_span text);
 
 /* The table, for help, docs and tests: one line "name  type  unit  range  default  effect  help"
@@ -93,6 +100,7 @@ struct sl_param_info {
     const char *effect; /* "restart" | "reload" */
     const char *env;    /* "" : none */
     const char *help;
+    bool is_obeyed; /* false: read and checked, but without effect in this version */
 };
 bool sl_param_at(size_t idx, struct sl_param_info *out);
 
