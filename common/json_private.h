@@ -1,0 +1,37 @@
+#ifndef SL_COMMON_JSON_PRIVATE_H
+#define SL_COMMON_JSON_PRIVATE_H
+
+/*
+ * What the files of the JSON door (json*.c) share. Nobody else includes this.
+ * Pure; never blocks; any process, any thread.
+ */
+
+#include "common/json.h"
+
+/* Length of the character at `at` (1..4, at most `left`, which is at least 1). Where the bytes are
+ * no valid UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing over U+10FFFF) *is_valid is
+ * false and the length is that of the broken beginning, as one U+FFFD replaces it. */
+size_t sl_json_utf8_step(const char *at, size_t left, bool *is_valid);
+
+/* Looks at every byte once for what no JSON text may hold anywhere: invalid UTF-8, NUL, control
+ * characters but tab and line ends. False, with *fault, at the first. */
+bool sl_json_check_bytes(struct sl_span text, struct sl_json_fault *fault);
+
+static inline bool sl_json_is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+size_t sl_json_skip_space(struct sl_span text, size_t at);
+
+/* Just behind the string that begins with the quote at `at`; the text's length if it has no end. */
+size_t sl_json_string_end(struct sl_span text, size_t at);
+
+/* Where a text that yajl refused goes wrong: the first byte that is in no token, or else the first
+ * byte of the token that yajl had consumed up to `consumed` when it refused it. */
+size_t sl_json_find_fault(struct sl_span text, size_t consumed);
+
+PRINTF_LIKE(3, 4)
+void sl_json_set_fault(struct sl_json_fault *fault, size_t offset, const char *format, ...);
+
+#endif
