@@ -5,28 +5,25 @@
  * Never locks, never waits for a writer: a reader that finds a change going on tries again a few
  * times and then says so. Nothing survives the broker; its next run makes a new block.
  *
- * What a reader maps was made by another process and is not believed: seals first (a block that
- * can shrink would kill its reader), then size, then the header, copied once and checked. The
- * numbers themselves may be any: they are printed, never used as sizes or indexes.
+ * What a reader maps was made by another process and is not believed: a copy of the header is
+ * checked, then seals (a block that can shrink would kill its reader) and size. The numbers
+ * themselves may be any: they are printed, never used as sizes or indexes.
  *
  * Reports SL_ERR_SHM, SL_ERR_VERSION, SL_ERR_NO_MEMORY, SL_ERR_IO (errno says why), SL_ERR_AGAIN.
  */
 #include "common/counters.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/os.h"
+#include "common/shm.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 
-#define SEALS_NEEDED (F_SEAL_SHRINK | F_SEAL_GROW)
 #define READ_TRIES_MAX 64 /* a change takes well under a microsecond; more means a dead writer */
 
 /* ---- the table --------------------------------------------------------------------------------
@@ -69,50 +66,18 @@ static uint64_t hash_table(void)
     return hash;
 }
 
-/* ---- memory -----------------------------------------------------------------------------------
- */
-
-/* A memfd of exactly these bytes, allocated now: a full tmpfs is an error here, not a SIGBUS later.
- */
-static enum sl_err make_memory(size_t bytes, int *out)
-{
-    int fd = memfd_create("sluice-counters", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
-    if (fd < 0) {
-        return SL_ERR_IO;
-    }
-    if (fallocate(fd, 0, 0, (off_t)bytes) != 0) {
-        enum sl_err err = errno == ENOSPC || errno == ENOMEM ? SL_ERR_NO_MEMORY : SL_ERR_IO;
-        sl_os_close(&fd);
-        return err;
-    }
-    *out = fd;
-    return SL_OK;
-}
-
-static enum sl_err map_memory(int fd, size_t bytes, int protection, void **out)
-{
-    void *memory = mmap(NULL, bytes, protection, MAP_SHARED, fd, 0);
-
-    if (memory == MAP_FAILED) {
-        return errno == ENOMEM ? SL_ERR_NO_MEMORY : SL_ERR_IO;
-    }
-    *out = memory;
-    return SL_OK;
-}
-
-/* After our own writable mapping is made, nobody gets another one. A kernel before 5.1 does not
- * know that seal; the size seals are what safety rests on. */
-static enum sl_err seal_memory(int fd)
-{
-    if (fcntl(fd, F_ADD_SEALS, SEALS_NEEDED | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0) {
-        return SL_OK;
-    }
-    return fcntl(fd, F_ADD_SEALS, SEALS_NEEDED | F_SEAL_SEAL) == 0 ? SL_OK : SL_ERR_IO;
-}
-
 /* ---- the writer -------------------------------------------------------------------------------
  */
+
+/* After our own writable map is made, nobody gets another one. A kernel before 5.1 does not know
+ * that seal; the size seals are what a reader's safety rests on. */
+static enum sl_err seal_memory(int fd)
+{
+    if (sl_shm_seal(fd, SL_SHM_SEALS_SIZE | F_SEAL_FUTURE_WRITE) == SL_OK) {
+        return SL_OK;
+    }
+    return sl_shm_seal(fd, SL_SHM_SEALS_SIZE);
+}
 
 static void read_boot_id(char text[SL_COUNTERS_BOOT_ID_BYTES])
 {
@@ -141,27 +106,40 @@ static void fill_header(struct sl_counters_block *block, uint64_t generation)
     read_boot_id(block->header.boot_id);
 }
 
-enum sl_err sl_counters_create(uint64_t generation, struct sl_counters *out)
+/* Memory for the block, mapped writable here and sealed for everybody else. */
+static enum sl_err make_memory(int fd, void **memory)
 {
-    int fd = -1;
-    void *memory = NULL;
-    enum sl_err err = make_memory(sizeof(struct sl_counters_block), &fd);
+    enum sl_err err = sl_shm_allocate(fd, sizeof(struct sl_counters_block));
 
     if (err != SL_OK) {
         return err;
     }
-    err = map_memory(fd, sizeof(struct sl_counters_block), PROT_READ | PROT_WRITE, &memory);
+    err = sl_shm_map(fd, sizeof(struct sl_counters_block), memory);
+    if (err != SL_OK) {
+        return err;
+    }
+    err = seal_memory(fd);
+    if (err != SL_OK) {
+        sl_shm_unmap(*memory, sizeof(struct sl_counters_block));
+    }
+    return err;
+}
+
+enum sl_err sl_counters_create(uint64_t generation, struct sl_counters *out)
+{
+    int fd = -1;
+    void *memory = NULL;
+    enum sl_err err = sl_shm_create("sluice-counters", &fd);
+
+    if (err != SL_OK) {
+        return err;
+    }
+    err = make_memory(fd, &memory);
     if (err != SL_OK) {
         sl_os_close(&fd);
         return err;
     }
     fill_header(memory, generation);
-    err = seal_memory(fd);
-    if (err != SL_OK) {
-        munmap(memory, sizeof(struct sl_counters_block));
-        sl_os_close(&fd);
-        return err;
-    }
     *out = (struct sl_counters){.block = memory, .writable = memory, .memfd = fd};
     return SL_OK;
 }
@@ -169,9 +147,9 @@ enum sl_err sl_counters_create(uint64_t generation, struct sl_counters *out)
 void sl_counters_close(struct sl_counters *counters)
 {
     if (counters->block != NULL) {
-        munmap((void *)(uintptr_t)counters->block, sizeof(*counters->block));
+        sl_shm_unmap(counters->block, sizeof(*counters->block));
+        sl_os_close(&counters->memfd);
     }
-    sl_os_close(&counters->memfd);
     *counters = (struct sl_counters){.memfd = -1};
 }
 
@@ -183,31 +161,17 @@ int sl_counters_fd(const struct sl_counters *counters)
 /* ---- the reader -------------------------------------------------------------------------------
  */
 
-static enum sl_err check_memory(int fd, size_t bytes_min)
-{
-    int seals = fcntl(fd, F_GET_SEALS);
-    struct stat info;
-
-    if (seals < 0 || (seals & SEALS_NEEDED) != SEALS_NEEDED) {
-        return SL_ERR_SHM;
-    }
-    if (fstat(fd, &info) != 0) {
-        return SL_ERR_IO;
-    }
-    return info.st_size >= (off_t)bytes_min ? SL_OK : SL_ERR_SHM;
-}
-
-/* Checks a copy of the header. Its size comes first: another version's block may be smaller. */
+/* Checks a copy of the header. It comes before the size: another version's block has another one,
+ * and its user should hear about the version. */
 static enum sl_err check_header(int fd)
 {
     struct sl_counters_header header;
-    enum sl_err err = check_memory(fd, sizeof(header));
 
-    if (err != SL_OK) {
-        return err;
+    if (fcntl(fd, F_GET_SEALS) < 0) {
+        return SL_ERR_SHM; /* not a memfd: reading it might block */
     }
     if (pread(fd, &header, sizeof(header), 0) != (ssize_t)sizeof(header)) {
-        return SL_ERR_IO;
+        return SL_ERR_SHM;
     }
     if (header.magic != SL_COUNTERS_MAGIC) {
         return SL_ERR_SHM;
@@ -218,17 +182,17 @@ static enum sl_err check_header(int fd)
 
 enum sl_err sl_counters_attach_readonly(int memfd, struct sl_counters *out)
 {
-    void *memory = NULL;
+    const void *memory = NULL;
     enum sl_err err = check_header(memfd);
 
     if (err != SL_OK) {
         return err;
     }
-    err = check_memory(memfd, sizeof(struct sl_counters_block));
+    err = sl_shm_check(memfd, SL_SHM_SEALS_SIZE, sizeof(struct sl_counters_block));
     if (err != SL_OK) {
         return err;
     }
-    err = map_memory(memfd, sizeof(struct sl_counters_block), PROT_READ, &memory);
+    err = sl_shm_map_readonly(memfd, sizeof(struct sl_counters_block), &memory);
     if (err != SL_OK) {
         return err;
     }

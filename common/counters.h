@@ -89,8 +89,8 @@ struct sl_counters {
 MUST_CHECK enum sl_err sl_counters_create(uint64_t generation, struct sl_counters *out);
 
 /* Reader: maps a descriptor that was handed over (borrowed: it may be closed afterwards) and checks
- * seals, size and header. SL_ERR_SHM: not a block of counters, or damaged; SL_ERR_VERSION: of
- * another table; SL_ERR_IO. */
+ * header, seals and size. SL_ERR_SHM: not a block of counters, or damaged; SL_ERR_VERSION: of
+ * another table; SL_ERR_NO_MEMORY | SL_ERR_IO: no map. */
 MUST_CHECK enum sl_err sl_counters_attach_readonly(int memfd, struct sl_counters *out);
 
 /* Unmaps, and closes the writer's descriptor. Harmless on a handle already closed. */

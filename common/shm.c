@@ -114,6 +114,17 @@ enum sl_err sl_shm_map_frozen(int fd, size_t bytes, const void **memory)
     return err;
 }
 
+enum sl_err sl_shm_map_readonly(int fd, size_t bytes, const void **memory)
+{
+    void *mapped;
+    enum sl_err err = map_memory(fd, bytes, PROT_READ, MAP_SHARED, &mapped);
+
+    if (err == SL_OK) {
+        *memory = mapped;
+    }
+    return err;
+}
+
 void sl_shm_unmap(const void *memory, size_t bytes)
 {
     int saved_errno = errno;

@@ -29,6 +29,9 @@ MUST_CHECK enum sl_err sl_shm_check(int fd, int seals, size_t bytes);
 MUST_CHECK enum sl_err sl_shm_map(int fd, size_t bytes, void **memory);
 /* Maps a frozen one read-only. SL_ERR_NO_MEMORY | SL_ERR_SHM. */
 MUST_CHECK enum sl_err sl_shm_map_frozen(int fd, size_t bytes, const void **memory);
+/* Maps memory that its maker goes on writing, for looking only (counters). SL_ERR_NO_MEMORY |
+ * SL_ERR_SHM. */
+MUST_CHECK enum sl_err sl_shm_map_readonly(int fd, size_t bytes, const void **memory);
 void sl_shm_unmap(const void *memory, size_t bytes);
 
 #endif
