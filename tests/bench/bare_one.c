@@ -121,12 +121,6 @@ static void run_calls(const struct options *options, const struct bodies *bodies
     curl_slist_free_all(headers);
 }
 
-static void print_percentiles(const char *name, double *values, size_t count)
-{
-    printf("\"%s_p50_ms\":%.4f,\"%s_p99_ms\":%.4f,", name, bench_percentile(values, count, 0.5),
-           name, bench_percentile(values, count, 0.99));
-}
-
 int main(int argc, char **argv)
 {
     struct options options = {.calls = 1000};
@@ -150,9 +144,9 @@ int main(int argc, char **argv)
     run_calls(&options, &bodies, &samples);
     curl_global_cleanup();
     printf("{");
-    print_percentiles("whole", samples.whole_ms, options.calls);
-    print_percentiles("sync", samples.sync_ms, options.calls);
-    print_percentiles("call", samples.call_ms, options.calls);
+    bench_print_percentiles("whole", samples.whole_ms, options.calls);
+    bench_print_percentiles("sync", samples.sync_ms, options.calls);
+    bench_print_percentiles("call", samples.call_ms, options.calls);
     printf("\"calls\":%zu}\n", options.calls);
     free(values);
     bodies_free(&bodies);

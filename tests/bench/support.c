@@ -44,6 +44,12 @@ double bench_percentile(double *values, size_t count, double part)
     return values[idx < count ? idx : count - 1];
 }
 
+void bench_print_percentiles(const char *name, double *values, size_t count)
+{
+    printf("\"%s_p50_ms\":%.4f,\"%s_p99_ms\":%.4f,", name, bench_percentile(values, count, 0.5),
+           name, bench_percentile(values, count, 0.99));
+}
+
 static size_t parse_number(const char *option, const char *text)
 {
     char *end = NULL;

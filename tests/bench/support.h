@@ -29,6 +29,10 @@ int64_t bench_now_ns(void);
 /* The value at `part` (0..1) of `count` values; sorts them. */
 double bench_percentile(double *values, size_t count, double part);
 
+/* Prints two members of a JSON object, "NAME_p50_ms" and "NAME_p99_ms", each with a comma behind.
+ */
+void bench_print_percentiles(const char *name, double *values, size_t count);
+
 /* An option of the command line, "--name VALUE": exactly one of text and number is set. */
 struct bench_option {
     const char *name; /* with the dashes; NULL ends a table */
