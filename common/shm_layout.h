@@ -89,10 +89,10 @@ struct sl_bell_shared {
     /* At most one token. Writers: the ringer adds one when it sees none, the waiter takes it
      * (read-modify-write both). A killed waiter leaves a token too few or a waiter counted for
      * ever, a killed ringer a token nobody was woken for: each costs the waiter one deadline. */
-    union {
+    _Alignas(SL_SHM_LINE) union {
         sem_t posix;
         _Atomic uint64_t word; /* the same bytes: low half tokens, high half waiters */
-    } _Alignas(SL_SHM_LINE) semaphore;
+    } semaphore;
     /* 1: the waiter is going to sleep in epoll. Writers: the waiter (arm 1, disarm 0) and the
      * ringer (1 to 0, then writes the eventfd), all by exchange. A ringer killed between its
      * exchange and the write costs the waiter one time-out; its death is noticed sooner, by the

@@ -10,7 +10,7 @@
  *     Runs clean under the thread sanitizer:
  *       cmake -S . -B build-tsan -G Ninja -DSLUICE_SANITIZE=thread
  *       ninja -C build-tsan test_ring_kill
- *       build-tsan/tests/test_ring_kill --threads 100000
+ *       build-tsan/tests/test_ring_kill --threads 20000
  *
  * Who waits does so by the semaphore in one half of the runs and by the eventfd in the other. The
  * seed is printed; it fixes items, batches and kill times, not the interleaving. Exit 0: all held.
