@@ -42,9 +42,11 @@ HEADER_DOORS = (
 CALL_DOORS = (
     (r"v?fork|waitpid|waitid|posix_spawn", r"worker/parent|tools/start"),
     (r"clock_gettime|gettimeofday|time", r"common/clock"),
-    (r"mmap|memfd_create|munmap", r"common/(shm|lane)"),
+    # tools/idset: one sparse anonymous table, shared with nobody.
+    (r"mmap|memfd_create|munmap", r"common/(shm|lane)|tools/idset"),
     (r"eventfd", r"common/(os|bell)\.c"),
-    (r"getenv|secure_getenv", r"common/(params|notify)|worker/keys|tools/"),
+    # worker/transfer: whether a proxy is set, which changes how names are resolved.
+    (r"getenv|secure_getenv", r"common/(params|notify)|worker/(keys|transfer)|tools/"),
 )
 
 # Nobody calls these: unbounded, or a wait without an event.
