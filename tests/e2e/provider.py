@@ -4,6 +4,7 @@ and remembers what it was asked. For volume there is sluice-stub; this one is fo
 import collections
 import http.server
 import json
+import os
 import socket
 import struct
 import threading
@@ -57,7 +58,9 @@ def raw(data):
 
 
 def reset(handler, _):
+    """A TCP reset instead of an answer: closed at once, with nothing sent before."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.close(handler.connection.detach())
     handler.close_connection = True
 
 
