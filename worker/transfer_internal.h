@@ -1,0 +1,103 @@
+#ifndef SL_WORKER_TRANSFER_INTERNAL_H
+#define SL_WORKER_TRANSFER_INTERNAL_H
+
+/*
+ * What the files of worker/transfer share. Nobody else includes this, nor curl.h.
+ *
+ * transfer.c         the engine: starting, ending, waiting for names
+ * transfer_easy.c    one transfer: options, what libcurl hands over, what its codes mean
+ * transfer_socket.c  sockets and the timer of libcurl in our epoll
+ */
+
+#include <curl/curl.h>
+#include <sys/queue.h>
+
+#include "worker/transfer.h"
+
+#define SL_TRANSFER_URL_BYTES (SL_URL_BYTES_MAX + 64)
+
+struct sl_http_headers {
+    struct curl_slist nodes[SL_HEADERS_MAX];
+    size_t count;
+};
+
+/* A pooled easy handle and what belongs to it. Options that do not change are set once. */
+struct sl_transfer {
+    TAILQ_ENTRY(sl_transfer) link; /* busy or idle */
+    struct sl_transfers *owner;
+    CURL *easy;
+    struct sl_call *call; /* NULL: idle */
+
+    struct curl_slist id_header; /* head of the header list; the provider's lines follow */
+    char id_line[64];
+    char url[SL_TRANSFER_URL_BYTES]; /* as set on the handle */
+    long timeout_ms;                 /* as set on the handle */
+    long connect_timeout_ms;
+    bool is_refreshing; /* it resolves the provider's name anew, on a connection of its own */
+    struct curl_slist drop_name;
+    char drop_name_line[SL_URL_BYTES_MAX + 16];
+
+    size_t header_bytes;
+    bool has_asked; /* the request has been begun once: libcurl must not repeat it by itself */
+    bool is_oversized;
+    bool is_out_of_memory;
+    char error_text[CURL_ERROR_SIZE];
+};
+
+TAILQ_HEAD(sl_transfer_list, sl_transfer);
+
+/* What epoll knows about a descriptor of libcurl's. */
+struct sl_socket_slot {
+    uint32_t registered; /* events in epoll, 0: not there */
+    uint32_t wanted;     /* events libcurl wants, 0: none */
+    bool is_ours;        /* opened and closed through our callbacks */
+};
+
+struct sl_transfers {
+    CURLM *multi;
+    CURLSH *share; /* TLS sessions: a new connection resumes an old one's */
+    struct sl_transfers_options options;
+    bool has_proxy; /* the environment names one */
+
+    struct sl_transfer_list busy;
+    struct sl_transfer_list idle;
+    struct sl_call_list ready; /* waited for a name that is known now */
+    struct sl_call_list done;
+    size_t running;
+    uint64_t started;
+
+    int64_t now_ns;
+    int64_t curl_due_ns;       /* libcurl's timer */
+    int64_t first_byte_due_ns; /* the first of our own; may be early, never late */
+
+    struct sl_socket_slot *sockets; /* by descriptor */
+    size_t socket_count;
+};
+
+/* ---- transfer_easy.c --------------------------------------------------------------------------
+ */
+
+/* A new handle with all options that stay. NULL: out of memory. */
+struct sl_transfer *sl_transfer_make(struct sl_transfers *owner);
+void sl_transfer_free(struct sl_transfer *transfer);
+/* Sets what this call needs; `is_refreshing`: resolve its name anew. SL_ERR_NO_MEMORY. */
+MUST_CHECK enum sl_err sl_transfer_prepare(struct sl_transfer *transfer, struct sl_call *call,
+                                           bool is_refreshing);
+/* Fills in call->answer from the ended transfer. */
+void sl_transfer_collect(struct sl_transfer *transfer, CURLcode code);
+
+/* ---- transfer.c, called from libcurl's callbacks -----------------------------------------------
+ */
+
+/* A byte of an answer has come: the first-byte limit is met. */
+void sl_transfer_note_first_byte(struct sl_transfer *transfer);
+/* The provider's name is resolved: a socket is being opened for it. */
+void sl_transfer_note_name(struct sl_transfer *transfer);
+
+/* ---- transfer_socket.c -------------------------------------------------------------------------
+ */
+
+void sl_transfers_set_socket_callbacks(struct sl_transfers *transfers);
+void sl_transfer_set_socket_callbacks(struct sl_transfer *transfer);
+
+#endif
