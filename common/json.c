@@ -293,23 +293,19 @@ static const yajl_callbacks callbacks = {
 
 /* ---- the pass -------------------------------------------------------------------------------- */
 
-/* yajl's own words, without its line end. */
-static void explain(struct sl_json_scanner *scanner, bool is_at_end)
+/* yajl's own words, without its line end, at the byte found by ours. */
+static void explain(struct sl_json_scanner *scanner)
 {
     struct sl_span text = scanner->text;
-    unsigned char *words =
-        yajl_get_error(scanner->parser, 0, (const unsigned char *)text.ptr, text.len);
-    size_t len = strcspn((const char *)words, ".\n");
-    size_t offset = text.len;
+    const unsigned char *bytes = (const unsigned char *)text.ptr;
+    const char *words = (const char *)yajl_get_error(scanner->parser, 0, bytes, text.len);
+    size_t offset = sl_json_find_fault(text);
 
-    if (strstr((const char *)words, "premature EOF") == NULL) {
-        offset = sl_json_find_fault(text, is_at_end ? text.len : position(scanner));
-    }
     if (offset == text.len) {
         sl_json_set_fault(scanner->fault, offset, "the text ends too early");
-        return;
+    } else {
+        sl_json_set_fault(scanner->fault, offset, "%.*s", (int)strcspn(words, ".\n"), words);
     }
-    sl_json_set_fault(scanner->fault, offset, "%.*s", (int)len, (const char *)words);
 }
 
 static enum sl_err run_yajl(struct sl_json_scanner *scanner)
@@ -323,11 +319,9 @@ static enum sl_err run_yajl(struct sl_json_scanner *scanner)
         yajl_parse(scanner->parser, (const unsigned char *)scanner->text.ptr, scanner->text.len);
     if (status == yajl_status_ok) {
         status = yajl_complete_parse(scanner->parser);
-        if (status == yajl_status_error) {
-            explain(scanner, true);
-        }
-    } else if (status == yajl_status_error) {
-        explain(scanner, false);
+    }
+    if (status == yajl_status_error) {
+        explain(scanner);
     }
     return status == yajl_status_ok ? SL_OK : SL_ERR_INPUT;
 }

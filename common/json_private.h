@@ -27,9 +27,9 @@ size_t sl_json_skip_space(struct sl_span text, size_t at);
 /* Just behind the string that begins with the quote at `at`; the text's length if it has no end. */
 size_t sl_json_string_end(struct sl_span text, size_t at);
 
-/* Where a text that yajl refused goes wrong: the first byte that is in no token, or else the first
- * byte of the token that yajl had consumed up to `consumed` when it refused it. */
-size_t sl_json_find_fault(struct sl_span text, size_t consumed);
+/* The byte at which a text that yajl refused goes wrong: in a broken token, at the beginning of one
+ * that may not stand there, or the text's length where it ends too early. */
+size_t sl_json_find_fault(struct sl_span text);
 
 PRINTF_LIKE(3, 4)
 void sl_json_set_fault(struct sl_json_fault *fault, size_t offset, const char *format, ...);

@@ -76,16 +76,16 @@ static void put_escaped(struct sl_json_text *text, char c)
 {
     static const char specials[] = "\"\\\b\f\n\r\t";
     static const char marks[] = "\"\\bfnrt";
+    static const char hex[] = "0123456789abcdef";
     const char *found = memchr(specials, c, sizeof(specials) - 1);
-    char escape[8];
-    int len;
 
     if (found != NULL) {
-        len = snprintf(escape, sizeof(escape), "\\%c", marks[found - specials]);
+        const char escape[] = {'\\', marks[found - specials]};
+        sl_json_put_raw(text, sl_span_of(escape, sizeof(escape)));
     } else {
-        len = snprintf(escape, sizeof(escape), "\\u%04x", (unsigned)(uint8_t)c);
+        const char escape[] = {'\\', 'u', '0', '0', hex[(uint8_t)c >> 4], hex[c & 0x0f]};
+        sl_json_put_raw(text, sl_span_of(escape, sizeof(escape)));
     }
-    sl_json_put_raw(text, sl_span_of(escape, (size_t)len));
 }
 
 /* Puts the one character at `at` that is not plain; returns its length. */
