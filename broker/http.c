@@ -141,15 +141,34 @@ static enum MHD_Result queue_answer(struct MHD_Connection *connection, const str
     return result;
 }
 
-/* libmicrohttpd calls once when the headers are there, and again for body bytes and at the end; the
- * signature is its own. The answer is given at the first call. */
+static bool has_body(struct MHD_Connection *connection)
+{
+    static const char *const names[] = {MHD_HTTP_HEADER_CONTENT_LENGTH,
+                                        MHD_HTTP_HEADER_TRANSFER_ENCODING};
+
+    for (size_t i = 0; i < SL_ARRAY_LEN(names); i++) {
+        if (MHD_lookup_connection_value(connection, MHD_HEADER_KIND, names[i]) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* libmicrohttpd calls when the headers are there, for each part of a body, and at the end; the
+ * signature is its own. Answering at the first call means that a body is not read, and the
+ * connection closed; a request without one waits for the end, and its connection is kept. */
 static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *upload,
                                   size_t *upload_bytes, void **request)
 {
     struct sl_http *http = ctx;
-    struct answer answer = answer_for(http, method, url);
+    bool is_first = *request == NULL;
 
+    *request = http; /* any mark that is not NULL */
+    if (is_first && !has_body(connection)) {
+        return MHD_YES;
+    }
+    struct answer answer = answer_for(http, method, url);
     return queue_answer(connection, &answer);
 }
 
@@ -197,7 +216,8 @@ static struct addrinfo *resolve(const char *text)
     char address[ADDRESS_BYTES];
     const char *port = NULL;
 
-    if (!split_address(text, address, &port) || !port_is_valid(port)) {
+    /* getaddrinfo takes a star for every address: nobody should open that by a short cut. */
+    if (!split_address(text, address, &port) || !port_is_valid(port) || address[0] == '*') {
         return NULL;
     }
     return getaddrinfo(address, port, &hints, &found) == 0 ? found : NULL;
@@ -326,10 +346,25 @@ int sl_http_fd(const struct sl_http *http)
     return http->epoll_fd;
 }
 
+static bool is_full(struct sl_http *http)
+{
+    const union MHD_DaemonInfo *info =
+        MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+
+    return info != NULL && info->num_connections >= SL_HTTP_CONNECTIONS_MAX;
+}
+
 void sl_http_run(struct sl_http *http)
 {
-    /* It refuses only a daemon started with a thread of its own. */
-    SL_ASSERT(MHD_run(http->daemon) == MHD_YES);
+    bool was_full = is_full(http);
+    enum MHD_Result result = MHD_run(http->daemon);
+
+    /* When full, libmicrohttpd stops to watch its listening socket, and looks whether it may watch
+     * it again only when a run begins. Nobody would wake it for who waits in the backlog. */
+    if (was_full && !is_full(http)) {
+        result = MHD_run(http->daemon);
+    }
+    SL_ASSERT(result == MHD_YES); /* it refuses only a daemon started with a thread of its own */
 }
 
 int sl_http_timeout_ms(struct sl_http *http)
