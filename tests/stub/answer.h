@@ -49,7 +49,7 @@ struct sl_stub_reply {
     bool is_closing;
 };
 
-/* Writes the JSON body into `body` (emptied first), as reply->kind asks. */
+/* (body.c) Writes the JSON body into `body` (emptied first), as reply->kind asks. */
 void sl_stub_answer_body(const struct sl_stub_reply *reply, struct sl_stub_text *body);
 /* Puts the whole answer, head and body, into `out` (emptied first). Returns the head's length. */
 size_t sl_stub_answer_write(const struct sl_stub_reply *reply, struct sl_span body,

@@ -267,20 +267,28 @@ static int hex_value(char digit)
     return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
+/* The number that opens a chunk's line; false: there is none, or more than eight digits. */
+static bool read_chunk_size(const char *line, size_t line_len, size_t *out)
+{
+    size_t size = 0;
+    size_t digits = 0;
+
+    while (digits < line_len && digits < 8 && hex_value(line[digits]) >= 0) {
+        size = size * 16 + (size_t)hex_value(line[digits++]);
+    }
+    *out = size;
+    return digits > 0 && (digits == line_len || line[digits] == ';' || line[digits] == ' ');
+}
+
 static bool feed_chunk_size(struct sl_stub_http *http, const char *buf, size_t len)
 {
     size_t line_len;
-    size_t size = 0;
-    size_t digits = 0;
+    size_t size;
 
     if (!find_line(http, buf, len, &line_len)) {
         return false;
     }
-    const char *line = buf + http->scanned;
-    while (digits < line_len && digits < 8 && hex_value(line[digits]) >= 0) {
-        size = size * 16 + (size_t)hex_value(line[digits++]);
-    }
-    if (digits == 0 || (digits < line_len && line[digits] != ';' && line[digits] != ' ')) {
+    if (!read_chunk_size(buf + http->scanned, line_len, &size)) {
         refuse(http, 400, "A chunk size is not a hexadecimal number");
         return true;
     }

@@ -73,8 +73,9 @@ static const char footer[] =
     "Log line: t_ns (monotonic), seq, method, path, model, body_fnv, body_bytes,\n"
     "client_request_id (X-Client-Request-Id), attempt (askings of this body before), status (0: "
     "no\n"
-    "status line was to be sent), behaviour (a kind, or not_found, unauthorized, bad_request,\n"
-    "concurrency, rate_limited). Written when a call is asked, whatever becomes of its answer;\n"
+    "status line was to be sent), behaviour (a kind, or not_found, bad_method, unauthorized,\n"
+    "bad_request, concurrency, rate_limited). Written when a call is asked, whatever becomes of "
+    "its answer;\n"
     "flushed after 100 ms, on SIGUSR1 and at the end.\n"
     "\n"
     "The first line on stdout is \"listening on HOST:PORT\". SIGTERM and SIGINT end it, status 0.\n"
@@ -117,24 +118,29 @@ static bool read_listen(const struct sl_opts *opts, struct sl_stub_options *out)
 
 /* ---- --fail and --fail-first ----------------------------------------------------------------- */
 
+/* "0.02" */
+static bool read_probability(const char *text, double *out)
+{
+    char *end = NULL;
+
+    *out = strtod(text, &end);
+    return end != text && *end == '\0' && *out >= 0 && *out <= 1;
+}
+
 /* "reset=0.02" */
 static bool add_odds(struct sl_stub_options *out, struct sl_span item)
 {
     char text[64];
-    char *end = NULL;
     struct sl_stub_odds odds = {0};
 
     if (!sl_span_copy_str(text, sizeof(text), item) || out->odds_count == SL_STUB_ODDS_MAX) {
         return refuse("fail", text, "short enough, or there are more than 32 of them");
     }
     const char *equals = strchr(text, '=');
-    if (equals == NULL || equals[1] == '\0' ||
-        !sl_stub_fault_parse(sl_span_of(text, (size_t)(equals - text)), &odds.fault)) {
-        return refuse("fail", text, "KIND=PROBABILITY");
-    }
-    odds.probability = strtod(equals + 1, &end);
-    if (*end != '\0' || !(odds.probability >= 0 && odds.probability <= 1)) {
-        return refuse("fail", text, "KIND=PROBABILITY with a probability from 0 to 1");
+    if (equals == NULL ||
+        !sl_stub_fault_parse(sl_span_of(text, (size_t)(equals - text)), &odds.fault) ||
+        !read_probability(equals + 1, &odds.probability)) {
+        return refuse("fail", text, "KIND=P with a kind of the list and P from 0 to 1");
     }
     out->odds[out->odds_count++] = odds;
     return true;
@@ -152,17 +158,27 @@ static bool add_odds_list(struct sl_stub_options *out, const char *list)
     return true;
 }
 
+/* The value of a --fail at argv[*idx], which is moved to it; NULL: another argument. */
+static const char *fail_value(int argc, char **argv, int *idx)
+{
+    const char *text = argv[*idx];
+
+    if (strncmp(text, "--fail=", strlen("--fail=")) == 0) {
+        return text + strlen("--fail=");
+    }
+    if (strcmp(text, "--fail") == 0 && *idx + 1 < argc) {
+        *idx += 1;
+        return argv[*idx];
+    }
+    return NULL;
+}
+
 static bool read_odds(int argc, char **argv, struct sl_stub_options *out)
 {
     double sum = 0;
 
     for (int i = 1; i < argc; i++) {
-        const char *list = NULL;
-        if (strncmp(argv[i], "--fail=", strlen("--fail=")) == 0) {
-            list = argv[i] + strlen("--fail=");
-        } else if (strcmp(argv[i], "--fail") == 0 && i + 1 < argc) {
-            list = argv[++i];
-        }
+        const char *list = fail_value(argc, argv, &i);
         if (list != NULL && !add_odds_list(out, list)) {
             return false;
         }

@@ -124,33 +124,34 @@ static bool take_value(struct cursor *cursor, struct sl_span *value)
     return is_taken;
 }
 
+/* "key": value */
+static bool take_member_pair(struct cursor *cursor, struct sl_span *key, struct sl_span *value)
+{
+    return *cursor->at == '"' && take_value(cursor, key) && take_byte(cursor, ':') &&
+           take_value(cursor, value);
+}
+
+/* After a member: a comma with another behind it, or the closing brace (left where it is). */
+static bool ends_well(struct cursor *cursor)
+{
+    if (!take_byte(cursor, ',')) {
+        return cursor->at < cursor->end && *cursor->at == '}';
+    }
+    skip_space(cursor);
+    return cursor->at < cursor->end && *cursor->at == '"';
+}
+
 /* After '{' or a member: the next member. False: none; *is_broken tells why. */
 static bool next_member(struct cursor *cursor, struct sl_span *key, struct sl_span *value,
                         bool *is_broken)
 {
     skip_space(cursor);
-    *is_broken = true;
-    if (cursor->at == cursor->end) {
-        return false;
-    }
-    if (*cursor->at == '}') {
+    if (cursor->at < cursor->end && *cursor->at == '}') {
         *is_broken = false;
         return false;
     }
-    if (*cursor->at != '"' || !take_value(cursor, key) || !take_byte(cursor, ':') ||
-        !take_value(cursor, value)) {
-        return false;
-    }
-    skip_space(cursor);
-    if (cursor->at == cursor->end) {
-        return false;
-    }
-    if (*cursor->at == ',') {
-        cursor->at++;
-        skip_space(cursor);
-        return cursor->at < cursor->end && *cursor->at == '"';
-    }
-    return *cursor->at == '}';
+    *is_broken = true;
+    return cursor->at < cursor->end && take_member_pair(cursor, key, value) && ends_well(cursor);
 }
 
 static bool is_string(struct sl_span value)
