@@ -1,6 +1,7 @@
 #ifndef SL_COMMON_CLIENT_H
 #define SL_COMMON_CLIENT_H
 
+/* clang-format off: the example below keeps its lines. */
 /*
  * libsluice: hand LLM calls to the queue on this host and get their answers, from any C program.
  *
@@ -10,8 +11,10 @@
  *     struct sl_client_fault fault;
  *     struct sl_client_job job;
  *     const struct sl_result_msg *result;
- *     struct sl_task_msg task = sl_client_task(sl_span_str("question-1"), sl_span_str("my-model"),
- *         sl_span_str("{\"model\":\"my-model\",\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}"));
+ *     struct sl_task_msg task = sl_client_task(
+ *         sl_span_str("question-1"), sl_span_str("my-model"),
+ *         sl_span_str("{\"model\":\"my-model\","
+ *                     "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}"));
  *
  *     enum sl_err err = sl_client_open("/run/sluice/sluice.sock", &client, &fault);
  *     if (err == SL_OK) err = sl_client_open_job(client, sl_span_str(""), true, &job);
@@ -19,9 +22,10 @@
  *     if (err == SL_OK) err = sl_client_flush(client);       // SL_OK: every task is on disk
  *     if (err == SL_OK) err = sl_client_results(client, sl_span_str(job.name),
  *                                               SL_RESULTS_AS_DONE, true, 0);
- *     while (err == SL_OK && (err = sl_client_next(client, -1, &result)) == SL_OK && result !=
- * NULL) printf("%.*s\n", (int)result->body.len, result->body.ptr); if (err != SL_OK)
- * fprintf(stderr, "%s\n", client ? sl_client_message(client) : fault.text);
+ *     while (err == SL_OK && (err = sl_client_next(client, -1, &result)) == SL_OK && result)
+ *         printf("%.*s\n", (int)result->body.len, result->body.ptr);
+ *     if (err != SL_OK)
+ *         fprintf(stderr, "%s\n", client ? sl_client_message(client) : fault.text);
  *     sl_client_close(&client);
  *
  * A task is (job, custom_id): handing in the same one again is no second call, so after any failure
@@ -35,6 +39,7 @@
  * person in sl_client_message(). After SL_ERR_UNREACHABLE, SL_ERR_PROTOCOL, SL_ERR_VERSION and
  * SL_ERR_INTERRUPTED the connection is of no more use: close it. After other errors it goes on.
  */
+/* clang-format on */
 
 #include "common/err.h"
 #include "common/limits.h"

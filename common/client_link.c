@@ -117,28 +117,37 @@ static int wait_ms(int64_t due_ns)
     return sl_time_left_ms(due_ns, sl_clock_mono_ns(), INT_MAX);
 }
 
+/* One poll: the number of descriptors ready, or -1; a signal is no event. */
+static int poll_once(const struct sl_link *link, bool to_write, int timeout_ms, bool *is_stopped)
+{
+    struct pollfd polls[2] = {
+        {.fd = link->fd, .events = (short)(to_write ? POLLIN | POLLOUT : POLLIN)},
+        {.fd = link->stop_fd, .events = POLLIN},
+    };
+    int rc = poll(polls, 2, timeout_ms);
+
+    *is_stopped = rc > 0 && polls[1].revents != 0;
+    return rc;
+}
+
 enum sl_err sl_link_wait(struct sl_link *link, bool to_write, int64_t due_ns)
 {
+    bool is_stopped = false;
+    int rc = -1;
+
     if (link->fd < 0) {
         return refuse_broken(link);
     }
-    for (;;) {
-        struct pollfd polls[2] = {
-            {.fd = link->fd, .events = (short)(to_write ? POLLIN | POLLOUT : POLLIN)},
-            {.fd = link->stop_fd, .events = POLLIN},
-        };
-        int rc = poll(polls, 2, wait_ms(due_ns));
-
-        if (rc < 0 && errno != EINTR) {
-            return break_for_errno(link);
-        }
-        if (rc > 0 && polls[1].revents != 0) {
-            return sl_link_fail(link, SL_ERR_INTERRUPTED, "%s", sl_err_meaning(SL_ERR_INTERRUPTED));
-        }
-        if (rc >= 0) {
-            return rc > 0 ? SL_OK : SL_ERR_AGAIN;
-        }
+    do {
+        rc = poll_once(link, to_write, wait_ms(due_ns), &is_stopped);
+    } while (rc < 0 && errno == EINTR);
+    if (rc < 0) {
+        return break_for_errno(link);
     }
+    if (is_stopped) {
+        return sl_link_break(link, SL_ERR_INTERRUPTED, "%s", sl_err_meaning(SL_ERR_INTERRUPTED));
+    }
+    return rc > 0 ? SL_OK : SL_ERR_AGAIN;
 }
 
 /* ---- receiving ------------------------------------------------------------------------------- */

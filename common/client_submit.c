@@ -390,19 +390,12 @@ static enum sl_err check_submitting(struct sl_client *client)
     return client->refusal;
 }
 
-enum sl_err sl_client_submit(struct sl_client *client, const struct sl_task_msg *task, uint64_t tag)
+/* Adds the task to a common frame, sending the one before where it is full. */
+static enum sl_err submit_common(struct sl_client *client, const struct sl_task_msg *task,
+                                 uint64_t tag)
 {
-    enum sl_err err = check_submitting(client);
+    enum sl_err err = add_to_frame(client, task, tag);
 
-    err = err != SL_OK ? err : check_task(client, task);
-    if (err != SL_OK) {
-        return err;
-    }
-    if (is_large(task)) {
-        err = send_filled(client);
-        return err != SL_OK ? err : submit_large(client, task, tag);
-    }
-    err = add_to_frame(client, task, tag);
     if (err == SL_ERR_FULL) {
         err = send_filled(client);
         err = err != SL_OK ? err : add_to_frame(client, task, tag);
@@ -412,6 +405,21 @@ enum sl_err sl_client_submit(struct sl_client *client, const struct sl_task_msg 
         err = send_filled(client);
     }
     return err;
+}
+
+enum sl_err sl_client_submit(struct sl_client *client, const struct sl_task_msg *task, uint64_t tag)
+{
+    enum sl_err err = check_submitting(client);
+
+    err = err != SL_OK ? err : check_task(client, task);
+    if (err != SL_OK) {
+        return err;
+    }
+    if (!is_large(task)) {
+        return submit_common(client, task, tag);
+    }
+    err = send_filled(client);
+    return err != SL_OK ? err : submit_large(client, task, tag);
 }
 
 enum sl_err sl_client_flush(struct sl_client *client)

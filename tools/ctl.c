@@ -94,29 +94,34 @@ static enum sl_err write_results(struct ctl *ctl, struct sl_output *output,
     return err;
 }
 
+/* Asks for the results and waits for the first answer to that. */
+static enum sl_err begin_results(struct ctl *ctl, const struct sl_result_msg **first)
+{
+    enum sl_results_order order = ctl->must_order ? SL_RESULTS_AS_SUBMITTED : SL_RESULTS_AS_DONE;
+    enum sl_err err = sl_client_results(ctl->tool.client, ctl->name, order, ctl->must_follow, 0);
+
+    if (err == SL_OK) {
+        err = sl_client_next(ctl->tool.client, -1, first);
+    }
+    return err == SL_OK ? SL_OK : sl_tool_keep_fault(&ctl->tool, err);
+}
+
 /* What the file held stays until the broker has answered: a wrong name empties no file. */
 static enum sl_err do_results(struct ctl *ctl)
 {
     struct sl_output output;
     const struct sl_result_msg *first = NULL;
     const char *name = ctl->output_path != NULL ? ctl->output_path : "standard output";
-    enum sl_err err = sl_output_check(ctl->output_path);
 
-    if (err != SL_OK) {
-        return fail_output(ctl, err, name);
+    if (sl_output_check(ctl->output_path) != SL_OK) {
+        return fail_output(ctl, SL_ERR_OUTPUT, name);
     }
-    err = sl_client_results(ctl->tool.client, ctl->name,
-                            ctl->must_order ? SL_RESULTS_AS_SUBMITTED : SL_RESULTS_AS_DONE,
-                            ctl->must_follow, 0);
-    if (err == SL_OK) {
-        err = sl_client_next(ctl->tool.client, -1, &first);
-    }
+    enum sl_err err = begin_results(ctl, &first);
     if (err != SL_OK) {
-        return sl_tool_keep_fault(&ctl->tool, err);
+        return err;
     }
-    err = sl_output_open(&output, ctl->output_path);
-    if (err != SL_OK) {
-        return fail_output(ctl, err, name);
+    if (sl_output_open(&output, ctl->output_path) != SL_OK) {
+        return fail_output(ctl, SL_ERR_OUTPUT, name);
     }
     err = write_results(ctl, &output, first);
     enum sl_err closed = sl_output_close(&output);
@@ -252,7 +257,22 @@ static const struct command *find_command(const char *name)
     return NULL;
 }
 
-/* The command asked for, with its argument checked; NULL: refused, the reason is printed. */
+static bool take_name(const struct sl_opts *opts, const struct command *command, struct ctl *ctl)
+{
+    if (opts->positional_count != (command->has_argument ? 2u : 1u)) {
+        (void)sl_opts_refuse(&spec, "%s takes %s", command->name,
+                             command->has_argument ? "one name" : "no name");
+        return false;
+    }
+    ctl->name = sl_span_str(command->has_argument ? opts->positional[1] : "");
+    if (command->has_argument && (ctl->name.len == 0 || ctl->name.len > SL_NAME_BYTES_MAX)) {
+        (void)sl_opts_refuse(&spec, "a name has 1 to %d bytes", SL_NAME_BYTES_MAX);
+        return false;
+    }
+    return true;
+}
+
+/* The command asked for, with its name taken; NULL: refused, the reason is printed. */
 static const struct command *take_command(const struct sl_opts *opts, struct ctl *ctl)
 {
     if (opts->positional_count == 0) {
@@ -264,19 +284,7 @@ static const struct command *take_command(const struct sl_opts *opts, struct ctl
         (void)sl_opts_refuse(&spec, "no such command: %s", opts->positional[0]);
         return NULL;
     }
-    if (opts->positional_count != (command->has_argument ? 2u : 1u)) {
-        (void)sl_opts_refuse(&spec, "%s takes %s", command->name,
-                             command->has_argument ? "one name" : "no name");
-        return NULL;
-    }
-    if (command->has_argument) {
-        ctl->name = sl_span_str(opts->positional[1]);
-        if (ctl->name.len == 0 || ctl->name.len > SL_NAME_BYTES_MAX) {
-            (void)sl_opts_refuse(&spec, "a name has 1 to %d bytes", SL_NAME_BYTES_MAX);
-            return NULL;
-        }
-    }
-    return command;
+    return take_name(opts, command, ctl) ? command : NULL;
 }
 
 static int report(struct ctl *ctl, enum sl_err err)

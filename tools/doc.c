@@ -51,26 +51,35 @@ static bool make_room(struct sl_doc *doc)
     return true;
 }
 
+static void end_container(struct sl_doc *doc)
+{
+    doc->is_failed = doc->depth == 0;
+    if (!doc->is_failed) {
+        doc->nodes[doc->open[--doc->depth]].next = doc->count;
+    }
+}
+
+static bool is_container(const struct sl_doc_value *value)
+{
+    return value->kind == SL_DOC_MAP || value->kind == SL_DOC_ARRAY;
+}
+
 void sl_doc_add(void *ctx, const struct sl_doc_value *value)
 {
     struct sl_doc *doc = ctx;
-    bool is_container = value->kind == SL_DOC_MAP || value->kind == SL_DOC_ARRAY;
 
     if (doc->is_failed) {
         return;
     }
     if (value->kind == SL_DOC_END) {
-        doc->is_failed = doc->depth == 0;
-        if (!doc->is_failed) {
-            doc->nodes[doc->open[--doc->depth]].next = doc->count;
-        }
+        end_container(doc);
         return;
     }
-    if (!make_room(doc) || (is_container && doc->depth == SL_DOC_DEPTH_MAX)) {
+    if (!make_room(doc) || (is_container(value) && doc->depth == SL_DOC_DEPTH_MAX)) {
         doc->is_failed = true;
         return;
     }
-    if (is_container) {
+    if (is_container(value)) {
         doc->open[doc->depth++] = doc->count;
     }
     doc->nodes[doc->count] = (struct sl_doc_node){.value = *value, .next = doc->count + 1};
@@ -231,11 +240,6 @@ static void put_before(const struct sl_doc *doc, struct sl_json_text *text,
         sl_json_put_string(text, doc->nodes[at].value.key);
         put(text, ":");
     }
-}
-
-static bool is_container(const struct sl_doc_value *value)
-{
-    return value->kind == SL_DOC_MAP || value->kind == SL_DOC_ARRAY;
 }
 
 void sl_doc_put_json(const struct sl_doc *doc, struct sl_json_text *text)

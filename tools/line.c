@@ -216,9 +216,9 @@ static enum sl_err get_time(struct sl_line_reader *reader, enum pick pick, int64
     return SL_OK;
 }
 
-/* One word of a list ("use|refresh|off"): its place in `words`. */
+/* One word of a list: its place in `words`; `expected` names the list in a refusal. */
 static enum sl_err get_word(struct sl_line_reader *reader, enum pick pick, const char *const *words,
-                            size_t *idx)
+                            const char *expected, size_t *idx)
 {
     char text[16] = "";
     size_t len = 0;
@@ -228,15 +228,13 @@ static enum sl_err get_word(struct sl_line_reader *reader, enum pick pick, const
     }
     if (sl_json_get_string(&reader->picks[pick], text, sizeof(text), &len) == SL_OK) {
         for (size_t i = 0; words[i] != NULL; i++) {
-            if (strcmp(words[i], text) == 0 && strlen(text) == len) {
+            if (sl_span_equal(sl_span_str(words[i]), sl_span_of(text, len))) {
                 *idx = i;
                 return SL_OK;
             }
         }
     }
-    return refuse_at(reader, at_pick(reader, pick), "%s must be \"%s\", \"%s\"%s%s%s",
-                     pick_paths[pick], words[0], words[1], words[2] != NULL ? " or \"" : "",
-                     words[2] != NULL ? words[2] : "", words[2] != NULL ? "\"" : "");
+    return refuse_at(reader, at_pick(reader, pick), "%s must be %s", pick_paths[pick], expected);
 }
 
 /* ---- the sluice object ----------------------------------------------------------------------- */
@@ -281,9 +279,10 @@ static enum sl_err get_flags(struct sl_line_reader *reader, uint32_t *flags)
     size_t cache = 0;
     size_t unknown = 0;
 
-    enum sl_err err = get_word(reader, PICK_CACHE, cache_words, &cache);
+    enum sl_err err =
+        get_word(reader, PICK_CACHE, cache_words, "\"use\", \"refresh\" or \"off\"", &cache);
     if (err == SL_OK) {
-        err = get_word(reader, PICK_ON_UNKNOWN, unknown_words, &unknown);
+        err = get_word(reader, PICK_ON_UNKNOWN, unknown_words, "\"retry\" or \"fail\"", &unknown);
     }
     if (err == SL_OK) {
         *flags = cache_flags[cache] | unknown_flags[unknown];
@@ -322,6 +321,17 @@ static enum sl_err get_names(struct sl_line_reader *reader, struct sl_task_msg *
     return err;
 }
 
+static enum sl_err get_numbers(struct sl_line_reader *reader, struct sl_task_msg *task)
+{
+    task->priority = reader->defaults->priority;
+    enum sl_err err = get_integer(reader, PICK_PRIORITY, 0, SL_PRIORITY_MAX, &task->priority);
+
+    if (err == SL_OK) {
+        err = get_integer(reader, PICK_MAX_ATTEMPTS, 1, SL_ATTEMPTS_MAX, &task->max_attempts);
+    }
+    return err == SL_OK ? get_timeout(reader, &task->timeout_ms) : err;
+}
+
 static enum sl_err get_options(struct sl_line_reader *reader, struct sl_task_msg *task)
 {
     if (has(reader, PICK_SLUICE) && reader->picks[PICK_SLUICE].kind != SL_JSON_OBJECT) {
@@ -332,14 +342,7 @@ static enum sl_err get_options(struct sl_line_reader *reader, struct sl_task_msg
         err = get_names(reader, task);
     }
     if (err == SL_OK) {
-        task->priority = reader->defaults->priority;
-        err = get_integer(reader, PICK_PRIORITY, 0, SL_PRIORITY_MAX, &task->priority);
-    }
-    if (err == SL_OK) {
-        err = get_integer(reader, PICK_MAX_ATTEMPTS, 1, SL_ATTEMPTS_MAX, &task->max_attempts);
-    }
-    if (err == SL_OK) {
-        err = get_timeout(reader, &task->timeout_ms);
+        err = get_numbers(reader, task);
     }
     if (err == SL_OK) {
         err = get_times(reader, task);

@@ -127,6 +127,11 @@ static bool take_offset(const char **text, int64_t *seconds)
     return true;
 }
 
+static bool take_separator(const char **text)
+{
+    return take_char(text, 'T', 't') || take_char(text, ' ', ' ');
+}
+
 bool sl_line_parse_time(const char *text, int64_t *wall_ms)
 {
     int64_t days;
@@ -134,9 +139,8 @@ bool sl_line_parse_time(const char *text, int64_t *wall_ms)
     int64_t ms;
     int64_t offset_s;
 
-    if (!take_date(&text, &days) || !(take_char(&text, 'T', 't') || take_char(&text, ' ', ' ')) ||
-        !take_clock(&text, &seconds) || !take_fraction(&text, &ms) ||
-        !take_offset(&text, &offset_s) || *text != '\0') {
+    if (!take_date(&text, &days) || !take_separator(&text) || !take_clock(&text, &seconds) ||
+        !take_fraction(&text, &ms) || !take_offset(&text, &offset_s) || *text != '\0') {
         return false;
     }
     int64_t result = ((days * 86400) + seconds - offset_s) * 1000 + ms;

@@ -199,6 +199,17 @@ static enum sl_err start_both(struct sl_tool *tool, struct service *broker)
     return err != SL_OK ? err : start_service(tool, &worker);
 }
 
+/* With the lock in hand: starts the pair, unless another tool had finished starting one just before
+ * we got the lock. */
+static enum sl_err start_locked(struct sl_tool *tool, struct service *broker)
+{
+    if (sl_tool_connect(tool) == SL_OK) {
+        return SL_OK;
+    }
+    enum sl_err err = start_both(tool, broker);
+    return err != SL_OK ? err : await_broker(tool, broker);
+}
+
 enum sl_err sl_start_pair(struct sl_tool *tool)
 {
     char lock_path[PATH_MAX];
@@ -217,13 +228,7 @@ enum sl_err sl_start_pair(struct sl_tool *tool)
         return sl_tool_fail(tool, SL_ERR_IO, "cannot write into the state directory %s: %s",
                             tool->cfg->state_dir, strerror(errno));
     }
-    /* Between our last attempt and the lock another may have finished starting. */
-    if (err == SL_OK && sl_tool_connect(tool) != SL_OK) {
-        err = start_both(tool, &broker);
-    }
-    if (tool->client == NULL && (err == SL_OK || err == SL_ERR_STORE_LOCKED)) {
-        err = await_broker(tool, &broker);
-    }
+    err = err == SL_OK ? start_locked(tool, &broker) : await_broker(tool, &broker);
     sl_os_close(&lock_fd);
     return err;
 }

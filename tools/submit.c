@@ -99,27 +99,32 @@ static bool take_defaults(const struct sl_opts *opts, struct sl_line_defaults *d
     return true;
 }
 
-static bool take_flags(const struct sl_opts *opts, struct sl_submit *submit)
+static bool take_output(const struct sl_opts *opts, struct sl_submit *submit)
 {
-    const char *mode = sl_opts_get(opts, "progress");
-
     submit->must_wait = sl_opts_has(opts, "wait");
     submit->must_order = sl_opts_has(opts, "ordered");
-    submit->must_start = sl_opts_has(opts, "start");
-    submit->is_dry_run = sl_opts_has(opts, "dry-run");
     submit->output_path = sl_opts_get(opts, "output");
-    if (submit->output_path != NULL && strcmp(submit->output_path, "-") == 0) {
-        submit->output_path = NULL;
-    }
     if (!submit->must_wait && (submit->output_path != NULL || submit->must_order)) {
         (void)sl_opts_refuse(&spec, "--%s needs --wait", submit->must_order ? "ordered" : "output");
         return false;
     }
+    if (submit->output_path != NULL && strcmp(submit->output_path, "-") == 0) {
+        submit->output_path = NULL;
+    }
+    return true;
+}
+
+static bool take_flags(const struct sl_opts *opts, struct sl_submit *submit)
+{
+    const char *mode = sl_opts_get(opts, "progress");
+
+    submit->must_start = sl_opts_has(opts, "start");
+    submit->is_dry_run = sl_opts_has(opts, "dry-run");
     if (mode != NULL && !sl_progress_mode_parse(mode, &submit->progress_mode)) {
         (void)sl_opts_refuse(&spec, "--progress must be auto, always or never");
         return false;
     }
-    return true;
+    return take_output(opts, submit);
 }
 
 static bool take_options(const struct sl_opts *opts, struct sl_submit *submit)
@@ -220,24 +225,31 @@ static enum sl_err connect_first(struct sl_submit *submit)
     return err;
 }
 
+/* The job of an interrupted run with this output, from its side file; false: none. */
+static bool find_kept_job(struct sl_submit *submit, char name[SL_NAME_BYTES_MAX + 1])
+{
+    submit->has_jobfile =
+        submit->job_name == NULL && submit->output_path != NULL &&
+        sl_jobfile_init(&submit->jobfile, submit->output_path, submit->input_path);
+    return submit->has_jobfile && sl_jobfile_load(&submit->jobfile, name);
+}
+
 /* Opens the job: the named one, the one an interrupted run with this output was on, or a new one.
  */
 static enum sl_err open_job(struct sl_submit *submit)
 {
-    char kept[SL_NAME_BYTES_MAX + 1] = "";
+    char kept[SL_NAME_BYTES_MAX + 1];
     struct sl_span name = span_or_empty(submit->job_name);
+    bool is_kept = find_kept_job(submit, kept);
 
-    submit->has_jobfile =
-        submit->job_name == NULL && submit->output_path != NULL &&
-        sl_jobfile_init(&submit->jobfile, submit->output_path, submit->input_path);
-    if (submit->has_jobfile && sl_jobfile_load(&submit->jobfile, kept)) {
+    if (is_kept) {
         name = sl_span_str(kept);
     }
     enum sl_err err = sl_client_open_job(submit->tool.client, name, true, &submit->job);
     if (err != SL_OK) {
         return sl_tool_keep_fault(&submit->tool, err);
     }
-    if (submit->has_jobfile && kept[0] == '\0' &&
+    if (submit->has_jobfile && !is_kept &&
         sl_jobfile_store(&submit->jobfile, submit->job.name) != SL_OK) {
         return sl_tool_fail(&submit->tool, SL_ERR_OUTPUT, "cannot write %s: %s",
                             submit->jobfile.path, strerror(errno));
