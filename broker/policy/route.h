@@ -70,7 +70,7 @@ struct sl_route_pick {
     uint32_t count; /* at least 1, within both limits */
 };
 
-/* The state is large (about 160 KiB): keep it static or on the heap. */
+/* The state is large (about 130 KiB): keep it static or on the heap. */
 void sl_route_init(struct sl_route_state *state);
 
 /* A new supply without ready tasks; its index in *supply, stable until removed. SL_ERR_FULL when
