@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Process test of sluice-stub: test_stub.py PATH_OF_SLUICE_STUB [unittest options].
 
-Speaks raw sockets, so that what a client would hide (resets, wrong lengths, bytes that are no HTTP)
-is seen as it is, and computes hashes and odds itself, from what --help promises. Every stub listens
-on a free port, writes into a directory of its own and is ended by its pid."""
+Every stub listens on a free port, writes into a directory of its own and is ended by its pid."""
 
 import json
 import pathlib
@@ -16,168 +14,10 @@ import tempfile
 import threading
 import time
 import unittest
+from random import Random
 
-PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve() if len(sys.argv) > 1 else None
-PATIENCE_S = 20  # for what must happen; never waited for in full when all is well
-MASK = (1 << 64) - 1
-
-
-def fnv(data):
-    value = 0xCBF29CE484222325
-    for byte in data:
-        value = (value ^ byte) * 0x100000001B3 & MASK
-    return value
-
-
-def draw(seed, body_hash, attempt, stream):
-    """The uniform number in [0, 1) that --help describes."""
-    word = seed ^ body_hash * 0x9E3779B97F4A7C15 & MASK ^ attempt * 0xC2B2AE3D27D4EB4F & MASK
-    word = (word ^ stream) + 0x9E3779B97F4A7C15 & MASK
-    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & MASK
-    word = (word ^ word >> 27) * 0x94D049BB133111EB & MASK
-    return ((word ^ word >> 31) >> 11) / (1 << 53)
-
-
-def chat(text, **more):
-    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **more}
-    return json.dumps(body).encode()
-
-
-def request(body=None, path="/v1/chat/completions", method="POST", headers=()):
-    lines = [f"{method} {path} HTTP/1.1", "Host: stub", *headers]
-    if body is not None:
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
-
-
-class Answer:
-    def __init__(self, status, headers, body):
-        self.status, self.headers, self.body = status, headers, body
-
-    @property
-    def json(self):
-        return json.loads(self.body)
-
-    @property
-    def content(self):
-        return self.json["choices"][0]["message"]["content"]
-
-
-class Wire:
-    """One connection, and a reader that trusts nothing."""
-
-    def __init__(self, port):
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.kept = b""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.sock.close()
-
-    def send(self, data):
-        self.sock.sendall(data)
-
-    def more(self):
-        data = self.sock.recv(1 << 20)
-        self.kept += data
-        return data
-
-    def rest(self):
-        """All bytes to the end and how it ended: "close" or "reset"."""
-        try:
-            while self.more():
-                pass
-        except ConnectionResetError:
-            return self.kept, "reset"
-        return self.kept, "close"
-
-    def take(self, count):
-        while len(self.kept) < count:
-            if not self.more():
-                raise EOFError(self.kept)
-        data, self.kept = self.kept[:count], self.kept[count:]
-        return data
-
-    def head(self):
-        while b"\r\n\r\n" not in self.kept:
-            if not self.more():
-                raise EOFError(self.kept)
-        head, self.kept = self.kept.split(b"\r\n\r\n", 1)
-        first, *lines = head.decode("latin-1").split("\r\n")
-        return int(first.split()[1]), [tuple(line.split(": ", 1)) for line in lines]
-
-    def chunks(self):
-        body = b""
-        while True:
-            while b"\r\n" not in self.kept:
-                self.more()
-            size, self.kept = self.kept.split(b"\r\n", 1)
-            chunk = self.take(int(size, 16) + 2)
-            body += chunk[:-2]
-            if chunk == b"\r\n":
-                return body
-
-    def answer(self):
-        status, pairs = self.head()
-        headers = dict(pairs)
-        if headers.get("transfer-encoding") == "chunked":
-            return Answer(status, headers, self.chunks())
-        return Answer(status, headers, self.take(int(headers["content-length"])))
-
-    def ask(self, *args, **named):
-        self.send(request(*args, **named))
-        return self.answer()
-
-
-class Stub:
-    def __init__(self, *options):
-        self.dir = tempfile.TemporaryDirectory(prefix="sluice-stub-test-")
-        self.log = pathlib.Path(self.dir.name, "log")
-        self.process = subprocess.Popen(
-            [PROGRAM, "--die-with-parent", "--log", self.log, *options],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        line = self.process.stdout.readline()
-        found = re.fullmatch(r"listening on 127\.0\.0\.1:(\d+)\n", line)
-        if not found:
-            self.process.kill()
-            raise AssertionError(f"first line {line!r}, {self.process.communicate()[1]}")
-        self.port = int(found.group(1))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
-        self.dir.cleanup()
-
-    def ask(self, *args, **named):
-        with Wire(self.port) as wire:
-            return wire.ask(*args, **named)
-
-    def stats(self):
-        return self.ask(path="/stub/stats", method="GET").json
-
-    def lines(self):
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def wait_for(self, what):
-        """Polls until what() is true."""
-        end = time.monotonic() + PATIENCE_S
-        while not what():
-            if time.monotonic() > end:
-                raise AssertionError("it did not happen in time")
-            time.sleep(0.005)
-
-    def stop(self, number=signal.SIGTERM):
-        """Ends it; status, rest of stdout, stderr."""
-        self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=PATIENCE_S)
-        return self.process.returncode, out, err
+sys.dont_write_bytecode = True
+from stub_client import PATIENCE_S, Stub, Wire, chat, draw, fnv, request
 
 
 class Routes(unittest.TestCase):
@@ -262,11 +102,11 @@ class Routes(unittest.TestCase):
                  ["--unknown"], ["positional"], ["--latency-ms", "-1"])
         for options in cases:
             with self.subTest(options):
-                done = subprocess.run([PROGRAM, *options], capture_output=True, text=True,
+                done = subprocess.run([Stub.program, *options], capture_output=True, text=True,
                                       timeout=PATIENCE_S)
                 self.assertEqual((done.returncode, done.stdout), (2, ""))
                 self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
-        done = subprocess.run([PROGRAM, "--listen", "no.address:1"], capture_output=True,
+        done = subprocess.run([Stub.program, "--listen", "no.address:1"], capture_output=True,
                               timeout=PATIENCE_S)
         self.assertEqual(done.returncode, 4)
 
@@ -391,6 +231,29 @@ class Requests(unittest.TestCase):
                 wire.send(data[cut:])
                 contents = [wire.answer().content.split(":")[2] for _ in range(3)]
                 self.assertEqual(contents, ["one", "two", "one"])
+
+    def test_mutated_requests(self):
+        seed = time.time_ns() & 0xFFFFFFFF
+        random = Random(seed)
+        chunked = (b"POST /responses HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+                   b"%x\r\n%s\r\n0\r\n\r\n")
+        body = b'{"model":"m","input":[{"role":"user","content":[{"text":"[[stub:bytes=9]]"}]}]}'
+        samples = (request(chat("x \\ \" [[stub:latency_ms=1 status=500]]")),
+                   chunked % (len(body), body), request(body, path="/v1/embeddings"))
+        print(f"mutations from seed {seed}", file=sys.stderr)
+        with Stub() as stub:
+            for _ in range(400):
+                data = bytearray(random.choice(samples))
+                for _ in range(random.randint(1, 4)):
+                    at = random.randrange(len(data))
+                    data[at:at + random.randint(0, 3)] = random.choice(
+                        (b"", b"\r\n", b'"', b"[", b"}", b"\\", b"\0", b"\xff", b"9", b","))
+                with Wire(stub.port) as wire:
+                    wire.send(data)
+                    wire.sock.shutdown(socket.SHUT_WR)
+                    wire.rest()
+            self.assertEqual(stub.ask(chat("x")).status, 200)
+            stub.wait_for(lambda: stub.stats()["connections_open"] == 1)
 
     def test_expect_continue(self):
         body = chat("x")
@@ -545,7 +408,7 @@ class Kinds(unittest.TestCase):
     }
 
     def test_table_is_complete(self):
-        text = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True,
+        text = subprocess.run([Stub.program, "--help"], capture_output=True, text=True, check=True,
                               timeout=PATIENCE_S).stdout
         listed = re.findall(r"^  (\w+): ", text.split("\nKinds")[1].split("\n\n")[0], re.MULTILINE)
         self.assertEqual(listed, list(self.checks))
@@ -744,8 +607,7 @@ class Log(unittest.TestCase):
             stub.ask(path="/nope", method="GET")
             stub.ask(body)
             stub.stats()
-            code, out, err = stub.stop()
-            self.assertEqual((code, out, err), (0, "", ""))
+            self.assertEqual(stub.stop(), (0, ""))
             lines = stub.lines()
             self.assertNotIn("hush", stub.log.read_text())
         times = [line.pop("t_ns") for line in lines]
@@ -803,10 +665,13 @@ class Log(unittest.TestCase):
 
     def test_unwritable_files(self):
         for option in ("--log", "--port-file"):
-            done = subprocess.run([PROGRAM, option, "/nonexistent/x"], capture_output=True,
+            done = subprocess.run([Stub.program, option, "/nonexistent/x"], capture_output=True,
                                   text=True, timeout=PATIENCE_S)
             self.assertEqual((done.returncode, done.stderr.count("\n")), (5, 1))
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: test_stub.py PATH_OF_SLUICE_STUB [unittest options]")
+    Stub.program = pathlib.Path(sys.argv.pop(1)).resolve()
     unittest.main()
