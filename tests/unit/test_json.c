@@ -9,6 +9,15 @@
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define HAS_ADDRESS_SANITIZER
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define HAS_ADDRESS_SANITIZER
+#endif
+#endif
 
 static struct sl_json_scanner *scanner;
 static struct sl_json_fault fault;
@@ -310,6 +319,37 @@ START_TEST(test_depth)
 }
 END_TEST
 
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* A key that needs 32 MiB to be decoded, in a process that may have no more than it has. The
+ * sanitizers need address space of their own. */
+#ifndef HAS_ADDRESS_SANITIZER
+START_TEST(test_out_of_memory)
+{
+    static const struct sl_span small = {"{\"a\":1}", 7};
+    size_t bytes = (size_t)32 << 20;
+    char *text = malloc(bytes);
+    struct rlimit limit;
+
+    ck_assert_ptr_nonnull(text);
+    memset(text, 'x', bytes);
+    memcpy(text, "{\"\\n", 4);
+    memcpy(text + bytes - 4, "\":1}", 4);
+    ck_assert_int_eq(getrlimit(RLIMIT_AS, &limit), 0);
+    rlim_t usual = limit.rlim_cur;
+    limit.rlim_cur = 1; /* what is mapped stays; nothing large is added */
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &limit), 0);
+    enum sl_err err = sl_json_scan(scanner, sl_span_of(text, bytes), NULL, 0, strict_top, &fault);
+    limit.rlim_cur = usual;
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &limit), 0);
+    ck_assert_int_eq(err, SL_ERR_NO_MEMORY);
+    ck_assert_str_eq(fault.reason, "out of memory");
+    free(text);
+    ck_assert_int_eq(scan(small, NULL, 0, NULL), SL_OK);
+}
+END_TEST
+#endif
+
 /* ---- values ---------------------------------------------------------------------------------- */
 
 static const struct {
@@ -559,6 +599,9 @@ static Suite *make_suite(void)
     tcase_add_loop_test(cases, test_members, 0, SL_ARRAY_LEN(member_cases));
     tcase_add_test(cases, test_long_unknown_member);
     tcase_add_test(cases, test_depth);
+#ifndef HAS_ADDRESS_SANITIZER
+    tcase_add_test(cases, test_out_of_memory);
+#endif
     tcase_add_loop_test(cases, test_string, 0, SL_ARRAY_LEN(string_cases));
     tcase_add_loop_test(cases, test_int, 0, SL_ARRAY_LEN(int_cases));
     tcase_add_test(cases, test_double);

@@ -713,6 +713,51 @@ START_TEST(test_document_too_large)
 }
 END_TEST
 
+/* ---- the page for people --------------------------------------------------------------------- */
+
+static const char *read_page(void)
+{
+    static char page[64 * 1024];
+    FILE *file = fopen(SLUICE_SOURCE_DIR "/docs/protocol.md", "re");
+
+    ck_assert_ptr_nonnull(file);
+    size_t len = fread(page, 1, sizeof(page) - 1, file);
+    fclose(file);
+    ck_assert(len > 0 && len < sizeof(page) - 1);
+    page[len] = '\0';
+    return page;
+}
+
+/* Every row of frames.def is a row of a table there, under its number. */
+START_TEST(test_page_names_every_frame)
+{
+    const char *page = read_page();
+    enum sl_frame_type type;
+    char row[64];
+
+    for (size_t i = 0; sample_type_at(i, &type); i++) {
+        snprintf(row, sizeof(row), "\n| %d | `%s` |", (int)type, sl_frame_name(type));
+        ck_assert_msg(strstr(page, row) != NULL, "docs/protocol.md has no row %s", row + 1);
+    }
+}
+END_TEST
+
+/* The frame that is written out there byte by byte is what the encoder makes. */
+START_TEST(test_page_shows_a_real_frame)
+{
+    char hex[3 * 64] = "";
+    size_t len = 0;
+
+    ck_assert_int_eq(sl_wire_put_hello(&writer, &(struct sl_hello_msg){sl_span_str("0.1.0")}),
+                     SL_OK);
+    for (size_t i = 0; i < writer.len; i++) {
+        len += (size_t)snprintf(hex + len, sizeof(hex) - len, i == 0 ? "%02x" : " %02x",
+                                (unsigned)(uint8_t)frame[i]);
+    }
+    ck_assert_msg(strstr(read_page(), hex) != NULL, "docs/protocol.md does not show %s", hex);
+}
+END_TEST
+
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("wire");
@@ -740,6 +785,8 @@ static Suite *make_suite(void)
     tcase_add_test(cases, test_document);
     tcase_add_loop_test(cases, test_bad_documents, 0, SL_ARRAY_LEN(document_cases));
     tcase_add_test(cases, test_document_too_large);
+    tcase_add_test(cases, test_page_names_every_frame);
+    tcase_add_test(cases, test_page_shows_a_real_frame);
     suite_add_tcase(suite, cases);
     return suite;
 }
