@@ -248,12 +248,6 @@ const struct sl_counters_rec *sl_store_counters(const struct sl_store *store)
     return &store->counters;
 }
 
-void sl_store_count_stale(struct sl_store *store)
-{
-    store->counters.stale_results++;
-    store->is_dirty = true;
-}
-
 /* ---- start-up ----------------------------------------------------------------------------------
  */
 

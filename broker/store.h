@@ -38,7 +38,6 @@ bool sl_store_is_dirty(const struct sl_store *store);
 
 /* Counters as of the last operation. Also at start-up, before the store thread runs. */
 const struct sl_counters_rec *sl_store_counters(const struct sl_store *store);
-void sl_store_count_stale(struct sl_store *store);
 
 /* ---- start-up, single-threaded ----------------------------------------------------------------
  */
@@ -105,10 +104,10 @@ MUST_CHECK enum sl_err sl_store_open_job(struct sl_store *store,
                                          struct sl_job_info *out);
 MUST_CHECK enum sl_err sl_store_get_job(struct sl_store *store, uint32_t job,
                                         struct sl_job_info *out);
-/* Next job with a number >= *from, of that user or (is_admin) of anybody; *from moves behind it.
- * SL_ERR_NOT_FOUND at the end. */
-MUST_CHECK enum sl_err sl_store_next_job(struct sl_store *store, uint32_t uid, bool is_admin,
-                                         uint32_t *from, struct sl_job_info *out);
+/* The newest job with a number below *below, of that user or (is_admin) of anybody; *below becomes
+ * its number. SL_ERR_NOT_FOUND when there is none. */
+MUST_CHECK enum sl_err sl_store_previous_job(struct sl_store *store, uint32_t uid, bool is_admin,
+                                             uint32_t *below, struct sl_job_info *out);
 
 /* ---- the life of a task -----------------------------------------------------------------------
  */
@@ -240,6 +239,7 @@ struct sl_read_request {
     enum sl_results_order order;
     uint64_t cursor;
     size_t count_max;
+    bool may_skip; /* AS_SUBMITTED: pass over tasks that have not ended instead of stopping there */
 };
 /* Appends RESULT frames to the writer from the cursor on, until it is full or there are no more
  * ended tasks in that order. *need_bytes: 0, or how large a writer must be for the next one

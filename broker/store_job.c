@@ -183,15 +183,22 @@ enum sl_err sl_store_open_job(struct sl_store *store, const struct sl_job_reques
     return err == SL_ERR_NOT_FOUND ? sl_db_fail(store, "job of a name", MDB_CORRUPTED) : err;
 }
 
-enum sl_err sl_store_next_job(struct sl_store *store, uint32_t uid, bool is_admin, uint32_t *from,
-                              struct sl_job_info *out)
+static enum sl_err seek_below(struct sl_store *store, uint32_t below, struct sl_db_cursor *cursor)
+{
+    struct sl_key key;
+
+    sl_key_u32(&key, below);
+    enum sl_err err = sl_db_seek(store, SL_DB_JOBS, &key, cursor);
+    return err == SL_OK || err == SL_ERR_NOT_FOUND ? sl_db_prev(store, cursor) : err;
+}
+
+enum sl_err sl_store_previous_job(struct sl_store *store, uint32_t uid, bool is_admin,
+                                  uint32_t *below, struct sl_job_info *out)
 {
     struct sl_db_cursor cursor;
-    struct sl_key key;
     struct sl_cached_job entry;
+    enum sl_err err = seek_below(store, *below, &cursor);
 
-    sl_key_u32(&key, *from);
-    enum sl_err err = sl_db_seek(store, SL_DB_JOBS, &key, &cursor);
     while (err == SL_OK) {
         uint32_t job = cursor.key.len == 4 ? sl_get_be32(cursor.key.ptr) : 0;
         err = load_job(store, job, &entry);
@@ -199,11 +206,11 @@ enum sl_err sl_store_next_job(struct sl_store *store, uint32_t uid, bool is_admi
                         (entry.rec.flags & SL_JOB_FLAG_PURGING) == 0;
         if (is_shown) {
             fill_info(&entry, out);
-            *from = job + 1;
+            *below = job;
             break;
         }
         if (err == SL_OK) {
-            err = sl_db_next(store, &cursor);
+            err = sl_db_prev(store, &cursor);
         }
     }
     sl_db_cursor_end(&cursor);

@@ -134,19 +134,44 @@ static enum sl_err gather(struct sl_store *store, uint64_t task, struct sl_resul
     return SL_OK;
 }
 
-/* The task at the cursor; SL_ERR_NOT_FOUND: none ended there yet. */
+/* The first ended task of the job from an index on. */
+static enum sl_err seek_ended(struct sl_store *store, uint32_t job, uint64_t *idx)
+{
+    struct sl_db_cursor cursor;
+    struct sl_key key;
+
+    sl_key_u64(&key, sl_task_number(job, (uint32_t)*idx));
+    enum sl_err err = sl_db_seek(store, SL_DB_RESULTS, &key, &cursor);
+    uint64_t task = err == SL_OK && cursor.key.len == 8 ? sl_get_be64(cursor.key.ptr) : 0;
+    if (err == SL_OK && sl_task_job(task) != job) {
+        err = SL_ERR_NOT_FOUND;
+    }
+    if (err == SL_OK) {
+        *idx = sl_task_idx(task);
+    }
+    sl_db_cursor_end(&cursor);
+    return err;
+}
+
+/* The ended task at *cursor, which may move over tasks that have not ended. SL_ERR_NOT_FOUND: none
+ * there yet. */
 static enum sl_err task_at(struct sl_store *store, const struct sl_read_request *request,
-                           uint64_t cursor, uint64_t *task)
+                           uint64_t *cursor, uint64_t *task)
 {
     struct sl_key key;
     struct sl_span value;
+    enum sl_err err = SL_OK;
 
     if (request->order == SL_RESULTS_AS_SUBMITTED) {
-        *task = sl_task_number(request->job, (uint32_t)cursor);
-        return cursor <= UINT32_MAX ? SL_OK : SL_ERR_NOT_FOUND;
+        if (*cursor > UINT32_MAX) {
+            return SL_ERR_NOT_FOUND;
+        }
+        err = request->may_skip ? seek_ended(store, request->job, cursor) : SL_OK;
+        *task = sl_task_number(request->job, (uint32_t)*cursor);
+        return err;
     }
-    sl_key_done(&key, request->job, cursor);
-    enum sl_err err = sl_db_get(store, SL_DB_DONE, &key, &value);
+    sl_key_done(&key, request->job, *cursor);
+    err = sl_db_get(store, SL_DB_DONE, &key, &value);
     if (err == SL_OK && value.len != 4) {
         return sl_db_fail(store, "done index", MDB_CORRUPTED);
     }
@@ -160,8 +185,9 @@ static enum sl_err read_one(struct sl_store *store, const struct sl_read_request
                             struct sl_wire_writer *writer, struct sl_read_reply *reply)
 {
     uint64_t task = 0;
+    uint64_t cursor = reply->cursor;
     struct sl_result_msg msg;
-    enum sl_err err = task_at(store, request, reply->cursor, &task);
+    enum sl_err err = task_at(store, request, &cursor, &task);
 
     if (err == SL_OK) {
         err = gather(store, task, &msg);
@@ -169,14 +195,14 @@ static enum sl_err read_one(struct sl_store *store, const struct sl_read_request
     if (err != SL_OK) {
         return err;
     }
-    msg.cursor = reply->cursor + 1;
+    msg.cursor = cursor + 1;
     err = sl_wire_put_result(writer, &msg);
     if (err == SL_ERR_FULL && reply->count == 0) {
         reply->need_bytes =
             msg.body.len + 16 * SL_KIB; /* the body and every string at its longest */
     }
     if (err == SL_OK) {
-        reply->cursor++;
+        reply->cursor = msg.cursor;
         reply->count++;
     }
     return err;
