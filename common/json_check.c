@@ -32,21 +32,25 @@ struct lead {
     uint8_t high;
 };
 
+/* Three bytes: no overlong forms (e0), no surrogates (ed). Four: none overlong (f0), none over
+ * U+10FFFF (f4). */
+static struct lead long_lead_of(uint8_t first)
+{
+    if (first < 0xf0) {
+        return (struct lead){3, first == 0xe0 ? 0xa0 : 0x80, first == 0xed ? 0x9f : 0xbf};
+    }
+    return (struct lead){4, first == 0xf0 ? 0x90 : 0x80, first == 0xf4 ? 0x8f : 0xbf};
+}
+
 static struct lead lead_of(uint8_t first)
 {
     if (first < 0x80) {
         return (struct lead){1, 0, 0};
     }
-    if (first < 0xe0) {
-        return first < 0xc2 ? (struct lead){0, 0, 0} : (struct lead){2, 0x80, 0xbf};
+    if (first < 0xc2 || first > 0xf4) {
+        return (struct lead){0, 0, 0};
     }
-    if (first < 0xf0) {
-        return (struct lead){3, first == 0xe0 ? 0xa0 : 0x80, first == 0xed ? 0x9f : 0xbf};
-    }
-    if (first < 0xf5) {
-        return (struct lead){4, first == 0xf0 ? 0x90 : 0x80, first == 0xf4 ? 0x8f : 0xbf};
-    }
-    return (struct lead){0, 0, 0};
+    return first < 0xe0 ? (struct lead){2, 0x80, 0xbf} : long_lead_of(first);
 }
 
 size_t sl_json_utf8_step(const char *at, size_t left, bool *is_valid)

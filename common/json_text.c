@@ -19,6 +19,7 @@
 #include "common/json_private.h"
 
 #define TEXT_BYTES_MIN 256
+#define MS_MAX 9e15
 
 void sl_json_text_fini(struct sl_json_text *text)
 {
@@ -139,27 +140,32 @@ void sl_json_put_int(struct sl_json_text *text, int64_t value)
     sl_json_put_raw(text, sl_span_of(digits, (size_t)len));
 }
 
+static void put_thousandths(struct sl_json_text *text, uint64_t thousandths)
+{
+    char digits[8];
+    int len = snprintf(digits, sizeof(digits), ".%03u", (unsigned)(thousandths % 1000));
+
+    sl_json_put_uint(text, thousandths / 1000);
+    while (len > 0 && (digits[len - 1] == '0' || digits[len - 1] == '.')) {
+        len--;
+    }
+    sl_json_put_raw(text, sl_span_of(digits, (size_t)len));
+}
+
 void sl_json_put_ms(struct sl_json_text *text, double value)
 {
-    char digits[24];
+    double size = value < 0 ? -value : value;
 
     if (!isfinite(value)) {
         sl_json_put_uint(text, 0);
         return;
     }
     /* Beyond this a double has no decimals worth printing, and thousandths would not fit. */
-    double bounded = value > 9e15 ? 9e15 : value < -9e15 ? -9e15 : value;
-    int64_t thousandths = (int64_t)(bounded * 1000 + (bounded < 0 ? -0.5 : 0.5));
-    uint64_t size = thousandths < 0 ? (uint64_t)-thousandths : (uint64_t)thousandths;
-    if (thousandths < 0) {
+    uint64_t thousandths = (uint64_t)(SL_MIN(size, MS_MAX) * 1000 + 0.5);
+    if (value < 0 && thousandths > 0) {
         sl_json_put_raw(text, sl_span_str("-"));
     }
-    sl_json_put_uint(text, size / 1000);
-    int len = snprintf(digits, sizeof(digits), ".%03u", (unsigned)(size % 1000));
-    while (len > 0 && (digits[len - 1] == '0' || digits[len - 1] == '.')) {
-        len--;
-    }
-    sl_json_put_raw(text, sl_span_of(digits, (size_t)len));
+    put_thousandths(text, thousandths);
 }
 
 /* ---- one line -------------------------------------------------------------------------------- */

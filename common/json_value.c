@@ -126,28 +126,33 @@ static enum sl_err put_escape(struct output *out, struct sl_span text, size_t *a
     return put(out, &meanings[found - marks], 1);
 }
 
-enum sl_err sl_json_get_string(const struct sl_json_pick *pick, char *buf, size_t size, size_t *len)
+static enum sl_err decode(struct output *out, struct sl_span text)
 {
-    struct output out = {.buf = buf, .max = size - 1};
     enum sl_err err = SL_OK;
     size_t at = 0;
 
+    while (err == SL_OK && at < text.len) {
+        const char *escape = memchr(text.ptr + at, '\\', text.len - at);
+        size_t plain = escape != NULL ? (size_t)(escape - text.ptr) - at : text.len - at;
+        err = put(out, text.ptr + at, plain);
+        at += plain;
+        if (err == SL_OK && escape != NULL) {
+            err = put_escape(out, text, &at);
+        }
+    }
+    return err;
+}
+
+enum sl_err sl_json_get_string(const struct sl_json_pick *pick, char *buf, size_t size, size_t *len)
+{
     if (pick->kind != SL_JSON_STRING || pick->raw.len < 2) {
         return SL_ERR_INPUT;
     }
     if (size == 0) {
         return SL_ERR_FULL;
     }
-    struct sl_span text = sl_span_of(pick->raw.ptr + 1, pick->raw.len - 2);
-    while (err == SL_OK && at < text.len) {
-        const char *escape = memchr(text.ptr + at, '\\', text.len - at);
-        size_t plain = escape != NULL ? (size_t)(escape - text.ptr) - at : text.len - at;
-        err = put(&out, text.ptr + at, plain);
-        at += plain;
-        if (err == SL_OK && escape != NULL) {
-            err = put_escape(&out, text, &at);
-        }
-    }
+    struct output out = {.buf = buf, .max = size - 1};
+    enum sl_err err = decode(&out, sl_span_of(pick->raw.ptr + 1, pick->raw.len - 2));
     if (err == SL_OK) {
         buf[out.len] = '\0';
         *len = out.len;
@@ -160,18 +165,25 @@ static bool copy_number(const struct sl_json_pick *pick, char text[NUMBER_BYTES_
     return pick->kind == SL_JSON_NUMBER && sl_span_copy_str(text, NUMBER_BYTES_MAX + 1, pick->raw);
 }
 
+/* Appends a digit to a whole number, below zero downwards; false when it has none or wraps. */
+static bool add_digit(int64_t *value, char c, bool is_negative)
+{
+    int digit = c - '0';
+
+    return digit >= 0 && digit <= 9 && !__builtin_mul_overflow(*value, 10, value) &&
+           !__builtin_add_overflow(*value, is_negative ? -digit : digit, value);
+}
+
 enum sl_err sl_json_get_int(const struct sl_json_pick *pick, int64_t min, int64_t max, int64_t *out)
 {
-    bool is_negative = pick->kind == SL_JSON_NUMBER && pick->raw.ptr[0] == '-';
     int64_t value = 0;
 
     if (pick->kind != SL_JSON_NUMBER) {
         return SL_ERR_INPUT;
     }
-    for (size_t i = is_negative ? 1 : 0; i < pick->raw.len; i++) {
-        int digit = pick->raw.ptr[i] - '0';
-        if (digit < 0 || digit > 9 || __builtin_mul_overflow(value, 10, &value) ||
-            __builtin_add_overflow(value, is_negative ? -digit : digit, &value)) {
+    bool is_negative = pick->raw.ptr[0] == '-';
+    for (size_t i = is_negative; i < pick->raw.len; i++) {
+        if (!add_digit(&value, pick->raw.ptr[i], is_negative)) {
             return SL_ERR_INPUT;
         }
     }

@@ -393,6 +393,17 @@ static bool read_task(const msgpack_object *object, struct sl_task_msg *out)
     return close_fields(&f) == SL_OK && sl_wire_is_task(out);
 }
 
+static bool read_tasks(const msgpack_object_array *list, struct sl_task_msg *tasks,
+                       size_t tasks_max)
+{
+    bool is_sound = list->size >= 1 && list->size <= SL_MIN(tasks_max, (size_t)SL_FRAME_TASKS_MAX);
+
+    for (uint32_t i = 0; is_sound && i < list->size; i++) {
+        is_sound = read_task(&list->ptr[i], &tasks[i]);
+    }
+    return is_sound;
+}
+
 enum sl_err sl_wire_get_submit(struct sl_wire_decoder *d, struct sl_span payload, uint64_t *batch,
                                struct sl_task_msg *tasks, size_t tasks_max, size_t *count)
 {
@@ -404,18 +415,10 @@ enum sl_err sl_wire_get_submit(struct sl_wire_decoder *d, struct sl_span payload
     }
     *batch = take_uint(&f, UINT64_MAX);
     const msgpack_object *list = take(&f, MSGPACK_OBJECT_ARRAY);
-    if (list == NULL || close_fields(&f) != SL_OK) {
+    if (list == NULL || close_fields(&f) != SL_OK ||
+        !read_tasks(&list->via.array, tasks, tasks_max)) {
         return SL_ERR_PROTOCOL;
     }
-    uint32_t listed = list->via.array.size;
-    if (listed == 0 || listed > SL_FRAME_TASKS_MAX || listed > tasks_max) {
-        return SL_ERR_PROTOCOL;
-    }
-    for (uint32_t i = 0; i < listed; i++) {
-        if (!read_task(&list->via.array.ptr[i], &tasks[i])) {
-            return SL_ERR_PROTOCOL;
-        }
-    }
-    *count = listed;
+    *count = list->via.array.size;
     return SL_OK;
 }
