@@ -371,6 +371,7 @@ static const struct {
     {"\"\\ud83d\\n\"", NULL, 0},
     {"\"\\ud83d\\ud83d\"", NULL, 0},
     {"\"\\ud83d\\u0041\"", NULL, 0},
+    {"\"\\ud83d\\ue000\"", NULL, 0},
     {"12", NULL, 0},
     {"null", NULL, 0},
 };
