@@ -7,11 +7,13 @@
  *   loop      epoll, one `now` a turn, signals, timers, drain
  *   conn      connections: frames in, frames out, descriptors
  *   intake    hello, open job, submit
- *   command   status, jobs, show, cancel, purge, drain
+ *   document  status, jobs, show
+ *   command   cancel, purge, drain
  *   watch     results streams
  *   supply    provider x model x tenant: numbers, and which are ready
  *   calls     the table of tasks under a lease
- *   dispatch  arm (take under a lease), send (hand to a worker), end (settle)
+ *   dispatch  arm (take under a lease), send (hand to a worker), promote
+ *   settle    how calls end, and the operations that carry it to disk
  *   workers   lanes: join, results, leave, die
  *   status    documents and counters
  *
