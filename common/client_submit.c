@@ -143,6 +143,16 @@ static enum sl_err take_submit_answer(struct sl_client *client, const struct sl_
     return sl_client_break(client, sl_frame_name(frame->type));
 }
 
+/* A broker that refused and then hung up is one that refused: its reason goes first. */
+static enum sl_err prefer_refusal(struct sl_client *client, enum sl_err err)
+{
+    if (err != SL_ERR_UNREACHABLE || client->refusal == SL_OK) {
+        return err;
+    }
+    client->link.fault = client->refusal_fault;
+    return client->refusal;
+}
+
 /* Takes the answers that are there. SL_ERR_AGAIN is turned into SL_OK: none is no failure. */
 static enum sl_err take_submit_answers(struct sl_client *client)
 {
@@ -153,7 +163,7 @@ static enum sl_err take_submit_answers(struct sl_client *client)
             err = take_submit_answer(client, &frame);
         }
         if (err != SL_OK) {
-            return err == SL_ERR_AGAIN ? SL_OK : err;
+            return err == SL_ERR_AGAIN ? SL_OK : prefer_refusal(client, err);
         }
     }
 }
@@ -174,7 +184,7 @@ static enum sl_err await_submit_answers(struct sl_client *client, uint32_t count
             err = take_submit_answer(client, &frame);
         }
         if (err != SL_OK) {
-            return err;
+            return prefer_refusal(client, err);
         }
     }
     return SL_OK;
