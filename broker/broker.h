@@ -4,6 +4,7 @@
 /*
  * The broker's state, owned by the loop thread, and what its files offer one another.
  *
+ *   start     open everything in order, close everything
  *   loop      epoll, one `now` a turn, signals, timers, drain
  *   conn      connections: frames in, frames out, descriptors
  *   intake    hello, open job, submit

@@ -417,6 +417,20 @@ static bool take_long_frame(struct sl_conn *conn)
     return goes_on && !conn->is_paused;
 }
 
+/* Bytes arrived where the connection reads now; false: stop reading. */
+static bool took_bytes(struct sl_conn *conn, size_t got)
+{
+    if (conn->fd_count > 0 && conn->role != SL_CONN_WORKER) {
+        drop_fds(conn); /* nobody asked for them */
+    }
+    if (conn->frame == NULL) {
+        conn->head_len += got;
+        return take_head(conn);
+    }
+    conn->frame_have += got;
+    return conn->frame_have < conn->frame_header.payload_bytes || take_long_frame(conn);
+}
+
 /* One read; false: nothing more now. */
 static bool read_some(struct sl_conn *conn)
 {
@@ -427,22 +441,13 @@ static bool read_some(struct sl_conn *conn)
     SL_ASSERT(room > 0);
     ssize_t got = sl_os_recv_fds(conn->source.fd, place, room, conn->fds, &conn->fd_count);
 
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
-        return false;
+    if (got > 0) {
+        return took_bytes(conn, (size_t)got);
     }
-    if (got <= 0) {
+    if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
         sl_conn_close(conn);
-        return false;
     }
-    if (conn->fd_count > 0 && conn->role != SL_CONN_WORKER) {
-        drop_fds(conn); /* nobody asked for them */
-    }
-    if (!is_long) {
-        conn->head_len += (size_t)got;
-        return take_head(conn);
-    }
-    conn->frame_have += (size_t)got;
-    return conn->frame_have < conn->frame_header.payload_bytes || take_long_frame(conn);
+    return false;
 }
 
 static void read_conn(struct sl_conn *conn)

@@ -162,30 +162,36 @@ static enum sl_err run_show(struct sl_op *op, struct sl_store *store)
     return sl_request_outcome(own->err);
 }
 
-static const char *reason_of(const struct sl_request *own)
+static const struct sl_supply *supply_of(const struct sl_request *own)
 {
     const struct sl_broker *broker = own->broker;
-    const struct sl_supply *supply =
-        own->view.supply < broker->supply_count ? &broker->supplies[own->view.supply] : NULL;
 
+    return own->view.supply < broker->supply_count ? &broker->supplies[own->view.supply] : NULL;
+}
+
+static const char *reason_to_be_ready(const struct sl_request *own)
+{
+    const struct sl_supply *supply = supply_of(own);
+
+    if (own->broker->state != SL_BROKER_RUNNING) {
+        return "draining";
+    }
+    if (supply == NULL || supply->provider_idx == SL_SUPPLY_NO_PROVIDER) {
+        return "provider not configured";
+    }
+    return sl_workers_pick(own->broker) == NULL ? "no worker" : "waits for a free place";
+}
+
+/* Why it failed, or why it waits. */
+static const char *reason_of(const struct sl_request *own)
+{
     if (own->view.err != SL_OK) {
         return sl_err_code(own->view.err);
     }
     if (own->view.state == SL_TASK_DELAYED) {
         return "not_before";
     }
-    if (own->view.state != SL_TASK_READY) {
-        return "";
-    }
-    if (broker->state != SL_BROKER_RUNNING) {
-        return "draining";
-    }
-    if (supply == NULL || supply->provider_idx == SL_SUPPLY_NO_PROVIDER) {
-        return "provider not configured";
-    }
-    return sl_workers_pick((struct sl_broker *)(uintptr_t)broker) == NULL
-               ? "no worker"
-               : "waits for a free place";
+    return own->view.state == SL_TASK_READY ? reason_to_be_ready(own) : "";
 }
 
 static void put_time(struct sl_wire_writer *writer, const char *key, int64_t time_ms)
@@ -199,9 +205,7 @@ static void put_time(struct sl_wire_writer *writer, const char *key, int64_t tim
 static enum sl_err put_show(struct sl_request *own, struct sl_wire_writer *writer)
 {
     const struct sl_task_view *view = &own->view;
-    const struct sl_broker *broker = own->broker;
-    const struct sl_supply *supply =
-        view->supply < broker->supply_count ? &broker->supplies[view->supply] : NULL;
+    const struct sl_supply *supply = supply_of(own);
 
     sl_wire_put_map(writer, 13);
     sl_wire_put_kv_str(writer, "id", own->name);

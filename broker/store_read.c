@@ -18,6 +18,17 @@ struct result_raw {
     bool has_inline_body;
 };
 
+/* Is the record what was written? Compares lengths and hash; clears the record's own hash. */
+static bool is_whole(struct sl_result_rec *rec, struct sl_span tail, size_t tail_bytes)
+{
+    uint64_t hash = rec->hash;
+
+    rec->hash = 0;
+    return tail.len == tail_bytes &&
+           hash == sl_hash64(tail.ptr, tail.len, sl_hash64(rec, sizeof(*rec), 0)) &&
+           sl_task_state_is_known(rec->state) && sl_err_is_known(rec->err);
+}
+
 static enum sl_err get_result(struct sl_store *store, uint64_t task, struct result_raw *out)
 {
     struct sl_key key;
@@ -33,20 +44,16 @@ static enum sl_err get_result(struct sl_store *store, uint64_t task, struct resu
         return SL_ERR_STORE_CORRUPT;
     }
     memcpy(rec, value.ptr, sizeof(*rec));
-    const char *at = value.ptr + sizeof(*rec);
+    struct sl_span tail = sl_span_of(value.ptr + sizeof(*rec), value.len - sizeof(*rec));
     size_t strings = (size_t)rec->request_id_bytes + rec->message_bytes;
     out->has_inline_body = sizeof(*rec) + strings + rec->body_bytes <= SL_VALUE_BYTES_MAX;
-    size_t tail = strings + (out->has_inline_body ? rec->body_bytes : 0);
-    uint64_t hash = rec->hash;
-    rec->hash = 0;
-    if (value.len != sizeof(*rec) + tail ||
-        hash != sl_hash64(at, tail, sl_hash64(rec, sizeof(*rec), 0)) ||
-        !sl_task_state_is_known(rec->state) || !sl_err_is_known(rec->err)) {
+    size_t inline_bytes = out->has_inline_body ? rec->body_bytes : 0;
+    if (!is_whole(rec, tail, strings + inline_bytes)) {
         return SL_ERR_STORE_CORRUPT;
     }
-    out->request_id = sl_span_of(at, rec->request_id_bytes);
-    out->message = sl_span_of(at + rec->request_id_bytes, rec->message_bytes);
-    out->inline_body = sl_span_of(at + strings, out->has_inline_body ? rec->body_bytes : 0);
+    out->request_id = sl_span_of(tail.ptr, rec->request_id_bytes);
+    out->message = sl_span_of(tail.ptr + rec->request_id_bytes, rec->message_bytes);
+    out->inline_body = sl_span_of(tail.ptr + strings, inline_bytes);
     return SL_OK;
 }
 

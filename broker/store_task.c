@@ -214,6 +214,20 @@ static enum sl_err accept_one(struct sl_store *store, struct sl_cached_job *job,
     return accept_new(store, task, request, idx, reply);
 }
 
+static enum sl_err accept_all(struct sl_store *store, struct sl_cached_job *job,
+                              const struct sl_accept_request *request,
+                              struct sl_accept_reply *reply)
+{
+    for (size_t i = 0; i < request->count; i++) {
+        enum sl_err err = accept_one(store, job, request, i, reply);
+        if (err != SL_OK) {
+            reply->refused_idx = (int64_t)i;
+            return err;
+        }
+    }
+    return SL_OK;
+}
+
 enum sl_err sl_store_accept(struct sl_store *store, const struct sl_accept_request *request,
                             struct sl_accept_reply *reply)
 {
@@ -224,20 +238,13 @@ enum sl_err sl_store_accept(struct sl_store *store, const struct sl_accept_reque
     if (err == SL_OK && (job->rec.flags & SL_JOB_FLAG_PURGING) != 0) {
         err = SL_ERR_NOT_FOUND;
     }
-    for (size_t i = 0; err == SL_OK && i < request->count; i++) {
-        err = accept_one(store, job, request, i, reply);
-        if (err != SL_OK) {
-            reply->refused_idx = (int64_t)i;
-        }
-    }
-    if (err == SL_ERR_STORE) {
-        return err;
-    }
-    if (err != SL_OK && reply->refused_idx < 0) {
+    if (err == SL_OK) {
+        err = accept_all(store, job, request, reply);
+    } else {
         reply->refused_idx = 0;
     }
     reply->refused_err = err;
-    return SL_OK;
+    return err == SL_ERR_STORE ? err : SL_OK;
 }
 
 /* ---- arm ---------------------------------------------------------------------------------------
@@ -336,6 +343,33 @@ static enum sl_err end_unarmed(struct sl_store *store, uint64_t task, struct sl_
     return sl_store_end_task(store, &item);
 }
 
+static bool exceeds(const struct arming *arming, const struct sl_task_rec *rec)
+{
+    const struct sl_arm_reply *reply = arming->reply;
+
+    return reply->count > 0 && reply->bytes_len + rec->body_bytes > arming->request->bytes_max;
+}
+
+/* Copies the body behind the others and notes the lease. */
+static enum sl_err take_body(struct sl_store *store, struct arming *arming, uint64_t task,
+                             const struct sl_task_view_raw *raw, struct sl_ready_rec ready)
+{
+    struct sl_arm_reply *reply = arming->reply;
+    struct sl_span body = {0};
+    enum sl_err err = sl_task_body(store, task, raw, &body);
+
+    if (err != SL_OK) {
+        return err;
+    }
+    if (!reserve_bytes(reply, body.len)) {
+        return reply->count > 0 ? SL_ERR_FULL : sl_db_fail(store, "memory for bodies", ENOMEM);
+    }
+    note_armed(store, arming, task, &raw->rec, ready);
+    memcpy(reply->bytes + reply->bytes_len, body.ptr, body.len);
+    reply->bytes_len += body.len;
+    return arming->entry_count == SL_LEASE_ENTRIES_MAX ? write_lease(store, arming) : SL_OK;
+}
+
 /* SL_ERR_FULL: the task would exceed the byte limit; it stays ready. */
 static enum sl_err arm_one(struct sl_store *store, struct arming *arming, uint64_t task,
                            struct sl_ready_rec ready)
@@ -343,34 +377,20 @@ static enum sl_err arm_one(struct sl_store *store, struct arming *arming, uint64
     struct sl_arm_reply *reply = arming->reply;
     int64_t now_ms = arming->request->now_ms;
     struct sl_task_view_raw raw;
-    struct sl_span body = {0};
     enum sl_err err = sl_task_get(store, task, &raw);
 
     if (err == SL_OK && raw.rec.deadline_ms != 0 && raw.rec.deadline_ms <= now_ms) {
         reply->expired++;
         return end_unarmed(store, task, ready, SL_ERR_EXPIRED, now_ms);
     }
-    if (err == SL_OK && reply->count > 0 &&
-        reply->bytes_len + raw.rec.body_bytes > arming->request->bytes_max) {
-        return SL_ERR_FULL;
-    }
     if (err == SL_OK) {
-        err = sl_task_body(store, task, &raw, &body);
+        err = exceeds(arming, &raw.rec) ? SL_ERR_FULL : take_body(store, arming, task, &raw, ready);
     }
     if (err == SL_ERR_STORE_CORRUPT || err == SL_ERR_NOT_FOUND) {
         reply->damaged++;
         return end_unarmed(store, task, ready, SL_ERR_STORE_CORRUPT, now_ms);
     }
-    if (err != SL_OK) {
-        return err;
-    }
-    if (!reserve_bytes(reply, body.len)) {
-        return reply->count > 0 ? SL_ERR_FULL : sl_db_fail(store, "memory for bodies", ENOMEM);
-    }
-    note_armed(store, arming, task, &raw.rec, ready);
-    memcpy(reply->bytes + reply->bytes_len, body.ptr, body.len);
-    reply->bytes_len += body.len;
-    return arming->entry_count == SL_LEASE_ENTRIES_MAX ? write_lease(store, arming) : SL_OK;
+    return err;
 }
 
 /* One entry of the ready index: a task of the supply, or SL_ERR_NOT_FOUND behind its last one. */

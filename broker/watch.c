@@ -54,52 +54,63 @@ static enum sl_err run_read(struct sl_op *op, struct sl_store *store)
     return own->err == SL_ERR_STORE ? own->err : SL_OK;
 }
 
-static void end_watch(struct sl_conn *conn)
+static void free_read(struct read_op *own)
+{
+    free(own->writer.buf);
+    free(own);
+}
+
+static void fail_watch(struct sl_conn *conn, enum sl_err err)
 {
     conn->watch.is_active = false;
-    sl_conn_send_empty(conn, SL_FRAME_RESULTS_END);
+    sl_conn_send_error(conn, err, sl_err_meaning(err));
+}
+
+/* Moves the stream on; true: that was its end. */
+static bool advance(struct sl_watch *watch, const struct read_op *own)
+{
+    watch->job = own->job.job;
+    watch->cursor = own->reply.cursor;
+    watch->read_bytes = SL_MAX(own->reply.need_bytes, (size_t)READ_BYTES);
+    watch->is_due = watch->is_due || !own->reply.at_end;
+    return own->reply.at_end && (!watch->must_follow || sl_job_ended(&own->job) == own->job.total);
+}
+
+static void deliver(struct sl_conn *conn, struct read_op *own)
+{
+    uint64_t serial = own->serial;
+    bool is_over = advance(&conn->watch, own);
+
+    if (own->writer.len > 0) {
+        char *bytes = own->writer.buf;
+        own->writer.buf = NULL;
+        sl_conn_send_take(conn, bytes, own->writer.len);
+    }
+    if (sl_conn_find(conn, serial) == NULL) {
+        return;
+    }
+    if (is_over) {
+        conn->watch.is_active = false;
+        sl_conn_send_empty(conn, SL_FRAME_RESULTS_END);
+    } else {
+        sl_watch_continue(conn);
+    }
 }
 
 static void done_read(struct sl_op *op)
 {
     struct read_op *own = SL_CONTAINER_OF(op, struct read_op, op);
     struct sl_conn *conn = sl_conn_find(own->conn, own->serial);
-    uint64_t serial = own->serial;
 
-    if (conn == NULL) {
-        free(own->writer.buf);
-        free(own);
-        return;
+    if (conn != NULL) {
+        conn->watch.is_reading = false;
+        if (own->err == SL_OK) {
+            deliver(conn, own);
+        } else {
+            fail_watch(conn, own->err);
+        }
     }
-    struct sl_watch *watch = &conn->watch;
-    watch->is_reading = false;
-    if (own->err != SL_OK) {
-        watch->is_active = false;
-        sl_conn_send_error(conn, own->err, sl_err_meaning(own->err));
-        free(own->writer.buf);
-        free(own);
-        return;
-    }
-    watch->job = own->job.job;
-    watch->cursor = own->reply.cursor;
-    watch->read_bytes = SL_MAX(own->reply.need_bytes, (size_t)READ_BYTES);
-    bool is_over =
-        own->reply.at_end && (!watch->must_follow || sl_job_ended(&own->job) == own->job.total);
-    watch->is_due = watch->is_due || !own->reply.at_end;
-    if (own->writer.len > 0) {
-        sl_conn_send_take(conn, own->writer.buf, own->writer.len);
-    } else {
-        free(own->writer.buf);
-    }
-    free(own);
-    if (sl_conn_find(conn, serial) == NULL) {
-        return;
-    }
-    if (is_over) {
-        end_watch(conn);
-        return;
-    }
-    sl_watch_continue(conn);
+    free_read(own);
 }
 
 static enum sl_err start_read(struct sl_conn *conn, struct sl_span name)
@@ -142,8 +153,7 @@ void sl_watch_continue(struct sl_conn *conn)
         return;
     }
     if (start_read(conn, sl_span_of("", 0)) != SL_OK) {
-        watch->is_active = false;
-        sl_conn_send_error(conn, SL_ERR_NO_MEMORY, sl_err_meaning(SL_ERR_NO_MEMORY));
+        fail_watch(conn, SL_ERR_NO_MEMORY);
     }
 }
 

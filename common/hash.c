@@ -1,6 +1,6 @@
 /*
- * The 64-bit hash: eight bytes a step, each mixed by a 64 x 64 -> 128 bit multiplication whose halves are
- * folded together; the length goes into the last step, so zero bytes at the end count.
+ * The 64-bit hash: eight bytes a step, each mixed by a 64 x 64 -> 128 bit multiplication whose
+ * halves are folded together; the length goes into the last step, so zero bytes at the end count.
  *
  * Pure: no state, no allocation. Part of the store's format (record checksums).
  */

@@ -2,15 +2,15 @@
 #define SL_COMMON_HASH_H
 
 /*
- * One fast 64-bit hash for hash tables and for checksums of records on disk: it finds damage and is no
- * defence against an adversary (full keys are compared wherever a match matters).
+ * One fast 64-bit hash for hash tables and for checksums of records on disk: it finds damage and
+ * is no defence against an adversary (full keys are compared wherever a match matters).
  * Pure; any process, any thread.
  */
 
 #include "common/base.h"
 
-/* Hash of `len` bytes, continued from `seed` (0 to start; chain to hash several pieces). Stored on disk:
- * the algorithm is part of the store's format. */
+/* Hash of `len` bytes, continued from `seed` (0 to start; chain to hash several pieces). Stored on
+ * disk: the algorithm is part of the store's format. */
 uint64_t sl_hash64(const void *bytes, size_t len, uint64_t seed);
 
 /* Mixes one word: for tables keyed by a number. */

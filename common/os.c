@@ -324,28 +324,30 @@ enum sl_err sl_os_set_nonblocking(int fd, bool is_nonblocking)
 /* ---- files ------------------------------------------------------------------------------------
  */
 
+static enum sl_err make_dir(const char *path, mode_t mode)
+{
+    if (mkdir(path, mode) == 0 || errno == EEXIST) {
+        return SL_OK;
+    }
+    return errno == EACCES ? SL_ERR_PERMISSION : SL_ERR_IO;
+}
+
 enum sl_err sl_os_make_dirs(const char *path, mode_t mode)
 {
     char partial[SL_PATH_BYTES_MAX];
+    enum sl_err err = SL_OK;
 
     if (!sl_span_copy_str(partial, sizeof(partial), sl_span_str(path))) {
         errno = ENAMETOOLONG;
         return SL_ERR_IO;
     }
-    for (char *at = partial + 1; *at != '\0'; at++) {
-        if (*at != '/') {
-            continue;
-        }
-        *at = '\0';
-        if (mkdir(partial, 0755) != 0 && errno != EEXIST) {
-            return errno == EACCES ? SL_ERR_PERMISSION : SL_ERR_IO;
-        }
-        *at = '/';
+    for (char *slash = strchr(partial + 1, '/'); slash != NULL && err == SL_OK;
+         slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        err = make_dir(partial, 0755);
+        *slash = '/';
     }
-    if (mkdir(partial, mode) != 0 && errno != EEXIST) {
-        return errno == EACCES ? SL_ERR_PERMISSION : SL_ERR_IO;
-    }
-    return SL_OK;
+    return err == SL_OK ? make_dir(partial, mode) : err;
 }
 
 enum sl_err sl_os_lock_file(const char *path, int *out, pid_t *holder)
