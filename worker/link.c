@@ -103,6 +103,9 @@ void sl_link_lose(struct sl_worker *worker, enum sl_err why)
          * Taking it saves each of these tasks an attempt of unknown outcome. */
         sl_take_work(worker);
     }
+    if (worker->lane != NULL && sl_publish_free_released(worker) != SL_OK) {
+        why = SL_ERR_SHM; /* nothing is lost by it: all results are published again */
+    }
     if (!sl_control_is_connected(worker->control)) {
         return; /* none, or the lane was found broken just now */
     }

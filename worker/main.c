@@ -18,7 +18,7 @@
 static const struct sl_opt options[] = {
     SL_OPT_CONFIG,
     {"check-config", NULL, "check the configuration, say what is wrong, and end"},
-    {"leave-with-broker", NULL, "end when the broker has drained and let the workers go"},
+    {"private", NULL, "one of a private pair: end with its broker"},
     {NULL, NULL, NULL},
 };
 
@@ -48,7 +48,7 @@ static int run(const struct sl_opts *opts, const struct sl_config *cfg)
     const struct sl_parent_options parent = {
         .config_path = sl_opts_get(opts, "config"),
         .cfg = cfg,
-        .must_leave_with_broker = sl_opts_has(opts, "leave-with-broker"),
+        .is_private = sl_opts_has(opts, "private"),
     };
 
     sl_log_init("sluice-worker", cfg->log_level);

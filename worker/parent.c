@@ -230,8 +230,8 @@ static void judge_end(struct parent *parent, struct worker_slot *slot, int statu
 
     if (WIFEXITED(status) && WEXITSTATUS(status) == SL_WORKER_EXIT_CONFIG) {
         begin_drain(parent, SL_WORKER_EXIT_CONFIG, "a worker cannot use this configuration");
-    } else if (has_left && parent->options->must_leave_with_broker) {
-        begin_drain(parent, 0, "the broker has drained its workers");
+    } else if (has_left && parent->options->is_private) {
+        begin_drain(parent, 0, "a private pair ends with its broker");
     } else if (has_left) { /* the broker drained it: the next one waits for the next broker */
         slot->start_ns = sl_time_add(parent->now_ns, GAP_MIN_NS);
     } else {

@@ -10,7 +10,8 @@
 struct sl_parent_options {
     const char *config_path; /* --config; may be NULL */
     const struct sl_config *cfg;
-    bool must_leave_with_broker; /* a private pair: end when the broker has drained the workers */
+    bool is_private; /* one of a private pair: end when the broker has drained the workers, or stays
+                        away for idle_exit */
 };
 
 /* Runs until a drain has ended (0) or a worker finds its configuration unusable (3); 5 when the

@@ -106,7 +106,7 @@ static void release_head(struct sl_worker *worker)
     sl_calls_remove(worker->calls, call);
 }
 
-static enum sl_err free_released(struct sl_worker *worker)
+enum sl_err sl_publish_free_released(struct sl_worker *worker)
 {
     uint64_t pending = 0;
     enum sl_err err = sl_ring_pending(&worker->lane->out, &pending);
@@ -227,7 +227,7 @@ void sl_publish_results(struct sl_worker *worker)
     if (worker->lane == NULL) {
         return;
     }
-    enum sl_err err = free_released(worker);
+    enum sl_err err = sl_publish_free_released(worker);
     if (err == SL_OK) {
         err = fill_ring(worker);
     }

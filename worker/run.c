@@ -225,6 +225,19 @@ static void drain_tick(struct sl_worker *worker)
     }
 }
 
+/* A private pair belongs to nobody who would stop it: without its broker it ends by itself. */
+static void private_tick(struct sl_worker *worker)
+{
+    int64_t wait_ms = SL_MAX(worker->cfg->idle_exit_ms, (int64_t)SL_PRIVATE_WAIT_MS);
+
+    if (worker->lane != NULL || worker->alone_since_ns == 0) {
+        worker->alone_since_ns = worker->now.mono_ns;
+    } else if (worker->options->is_private &&
+               worker->now.mono_ns - worker->alone_since_ns > wait_ms * SL_NS_PER_MS) {
+        sl_worker_begin_drain(worker, "a private worker without its broker");
+    }
+}
+
 static int64_t drain_due_ns(const struct sl_worker *worker)
 {
     int64_t end_ns = sl_time_add(worker->drain_due_ns, SL_DRAIN_GRACE_MS * SL_NS_PER_MS);
@@ -366,6 +379,7 @@ static void turn(struct sl_worker *worker)
     }
     sl_publish_results(worker);
     report(worker);
+    private_tick(worker);
     drain_tick(worker);
 }
 

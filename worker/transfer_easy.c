@@ -20,8 +20,9 @@
 #include "common/check.h"
 
 #define BODY_BYTES_MIN (4 * SL_KIB)
-#define BUFFER_BYTES (16 * SL_KIB) /* libcurl's, per transfer; its default, and its least upload   \
-                                    */
+#define BUFFER_BYTES                                                                               \
+    (16 * SL_KIB) /* libcurl's, per transfer; its default, and its least upload                    \
+                   */
 #define KEEPALIVE_IDLE_S 60L
 #define KEEPALIVE_INTERVAL_S 60L
 #define CONNECTION_LIFE_S 600L /* so that load balancing by name takes effect */

@@ -17,10 +17,11 @@
 #include "worker/provider.h"
 #include "worker/transfer.h"
 
-#define SL_RESULTS_WAITING_MAX SL_RING_SLOTS /* results without room in a ring: then no new work   \
-                                              */
-#define SL_ANSWERS_BYTES_MAX (256 * SL_MIB)  /* answers held for a broker that is slow or gone */
-#define SL_LARGE_UNANSWERED_MAX 4            /* large results sent and not acknowledged */
+#define SL_RESULTS_WAITING_MAX                                                                     \
+    SL_RING_SLOTS                           /* results without room in a ring: then no new work    \
+                                             */
+#define SL_ANSWERS_BYTES_MAX (256 * SL_MIB) /* answers held for a broker that is slow or gone */
+#define SL_LARGE_UNANSWERED_MAX 4           /* large results sent and not acknowledged */
 
 enum sl_worker_tag { SL_TAG_CONTROL = 1, SL_TAG_BELL, SL_TAG_SIGNAL, SL_TAG_TRANSFER };
 #define SL_TAG_SHIFT 32 /* events carry the tag in the upper half, a descriptor in the lower */
@@ -43,6 +44,7 @@ struct sl_worker {
     bool has_greeted;     /* our hello is out, the lane is not there yet */
     int64_t reconnect_ns; /* when to try next, while not connected */
     int64_t reconnect_gap_ns;
+    int64_t alone_since_ns; /* without a lane; counts while there is none */
 
     /* the calls */
     struct sl_calls *calls;
@@ -102,6 +104,8 @@ void sl_publish_done(struct sl_worker *worker, struct sl_call *call);
 /* Queues the result of a call that was not made: `why`, and the message in its answer. */
 void sl_publish_unmade(struct sl_worker *worker, struct sl_call *call, enum sl_err why,
                        uint32_t flags);
+/* Forgets what the broker released in the lane. SL_ERR_SHM: the lane is broken. */
+MUST_CHECK enum sl_err sl_publish_free_released(struct sl_worker *worker);
 /* Frees what the broker released; puts what waits into the lane and onto the socket. */
 void sl_publish_results(struct sl_worker *worker);
 /* The broker has stored the oldest large result. False: none was sent. */
