@@ -41,9 +41,17 @@ static enum sl_err fail_at(struct sl_submit *submit, enum sl_err err, uint64_t l
 
 /* ---- duplicates ------------------------------------------------------------------------------ */
 
-/* The line before `number` that has this id; 0: none. */
-static uint64_t find_id_in(struct sl_input *input, struct sl_line_reader *reader, struct sl_span id,
-                           uint64_t number)
+/* What is looked for in the input, from its beginning: the first line with this id, but no line
+ * behind `last_line`, which ends the search. */
+struct search {
+    struct sl_span id; /* empty: only the last line is wanted */
+    uint64_t last_line;
+    uint64_t found_line; /* 0: the input ended before, or cannot be read again */
+    char found_id[SL_ID_BYTES_MAX + 1];
+};
+
+static void search_input(struct sl_input *input, struct sl_line_reader *reader,
+                         struct search *search)
 {
     struct sl_task_msg task;
     struct sl_line_fault fault;
@@ -51,55 +59,68 @@ static uint64_t find_id_in(struct sl_input *input, struct sl_line_reader *reader
     bool has_line = true;
     bool is_empty;
 
-    while (sl_input_next(input, &line, &has_line) == SL_OK && has_line &&
-           input->line_number < number) {
-        enum sl_err err = sl_line_read(reader, line, input->line_number, &task, &is_empty, &fault);
-        if (err == SL_OK && !is_empty && sl_span_equal(task.custom_id, id)) {
-            return input->line_number;
+    while (sl_input_next(input, &line, &has_line) == SL_OK && has_line) {
+        uint64_t number = input->line_number;
+        if (sl_line_read(reader, line, number, &task, &is_empty, &fault) != SL_OK || is_empty) {
+            continue;
+        }
+        if (number >= search->last_line || sl_span_equal(task.custom_id, search->id)) {
+            search->found_line = number;
+            (void)!sl_span_copy_str(search->found_id, sizeof(search->found_id), task.custom_id);
+            return;
         }
     }
-    return 0;
 }
 
-/* Looks the id up in the input itself. False: it cannot be read again (a pipe). */
-static bool look_up_id(const struct sending *sending, struct sl_span id, uint64_t *found_line)
+/* Searches the input, where it is a file. */
+static void search(const struct sl_submit *submit, struct search *search)
 {
-    const struct sl_input *input = &sending->submit->input;
-    struct sl_line_reader *reader = sl_line_reader_open(&sending->submit->defaults);
+    struct sl_line_reader *reader = sl_line_reader_open(&submit->defaults);
     struct sl_input again;
     char path[64];
 
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", input->fd);
-    if (input->file_bytes == 0 || reader == NULL ||
-        sl_input_open(&again, path, input->stop_fd) != SL_OK) {
-        sl_line_reader_close(&reader);
-        return false;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", submit->input.fd);
+    if (submit->input.file_bytes > 0 && reader != NULL &&
+        sl_input_open(&again, path, submit->input.stop_fd) == SL_OK) {
+        search_input(&again, reader, search);
+        sl_input_close(&again);
     }
-    *found_line = find_id_in(&again, reader, id, input->line_number);
-    sl_input_close(&again);
     sl_line_reader_close(&reader);
-    return true;
 }
 
 static enum sl_err check_duplicate(struct sending *sending, const struct sl_task_msg *task)
 {
     struct sl_submit *submit = sending->submit;
-    uint64_t found_line = 0;
-    char reason[256];
+    uint64_t number = submit->input.line_number;
+    struct search twin = {.id = task->custom_id, .last_line = number};
+    char reason[SL_ID_BYTES_MAX + 128];
 
     if (!sl_idset_add(&sending->ids, task->custom_id)) {
         return SL_OK;
     }
-    bool was_looked_up = look_up_id(sending, task->custom_id, &found_line);
-    if (was_looked_up && found_line == 0) {
+    search(submit, &twin);
+    if (twin.found_line == number) {
         return SL_OK; /* two ids with one hash */
     }
-    int len = snprintf(reason, sizeof(reason), "the id stands twice in this input");
-    if (found_line != 0) {
+    int len = snprintf(reason, sizeof(reason), "the id %.*s stands twice in this input",
+                       (int)task->custom_id.len, task->custom_id.ptr);
+    if (twin.found_line != 0) {
         snprintf(reason + len, sizeof(reason) - (size_t)len, ", first in line %llu",
-                 (unsigned long long)found_line);
+                 (unsigned long long)twin.found_line);
     }
-    return fail_at(submit, SL_ERR_INPUT, submit->input.line_number, 1, reason);
+    return fail_at(submit, SL_ERR_INPUT, number, 1, reason);
+}
+
+/* A task the broker refused, by its line, and by its id where the input can be read again. */
+static void fail_refused(struct sl_submit *submit, enum sl_err err, uint64_t line)
+{
+    struct search task = {.last_line = line};
+    char reason[SL_MESSAGE_BYTES_MAX + SL_ID_BYTES_MAX + 8];
+
+    search(submit, &task);
+    snprintf(reason, sizeof(reason), "%s%s%s", task.found_id, task.found_line != 0 ? ": " : "",
+             submit->tool.fault.text);
+    (void)fail_at(submit, err, line, 1, reason);
 }
 
 /* Beyond the ids remembered, the broker's count gives duplicates away where the job was empty. */
@@ -218,9 +239,8 @@ static enum sl_err settle(struct sl_submit *submit, enum sl_err err)
     submit->known = counts.known;
     if (counts.is_refused && flushed != SL_OK) {
         (void)sl_tool_keep_fault(&submit->tool, flushed);
-        kept = submit->tool.fault;
         if (counts.is_tag_known) {
-            (void)fail_at(submit, flushed, counts.refused_tag, 1, kept.text);
+            fail_refused(submit, flushed, counts.refused_tag);
         }
         return flushed;
     }
