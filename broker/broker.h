@@ -393,6 +393,9 @@ struct sl_broker {
     struct sl_calls calls;
     size_t armed_bytes;
     uint32_t arming;
+    uint32_t ahead;   /* how many to arm beyond the free places */
+    bool has_starved; /* places stood free while an arm was awaited */
+    uint64_t sent;
     uint32_t in_flight;
     uint64_t delayed;
     int64_t next_due_ms; /* wall; INT64_MAX: none */

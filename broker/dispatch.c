@@ -13,8 +13,10 @@
 #include "common/check.h"
 #include "common/log.h"
 
-#define AHEAD_MIN 64 /* tasks armed beyond the free places: covers a commit even at few places */
-#define AHEAD_MAX 1024
+/* Tasks armed beyond the free places: enough to outlast a commit, no more than that, because each
+ * may count an attempt of unknown outcome when the power goes. */
+#define AHEAD_MIN 16
+#define AHEAD_MAX SL_ARMED_MAX
 #define ARM_BYTES_MAX (4 * SL_MIB) /* one operation */
 
 /* ---- arm
@@ -24,6 +26,7 @@ struct arm_op {
     struct sl_op op;
     struct sl_broker *broker;
     uint32_t supply;
+    uint64_t sent_before;
     struct sl_arm_request request;
     struct sl_arm_reply reply;
     struct sl_armed armed[SL_ROUTE_TAKE_MAX];
@@ -41,6 +44,21 @@ static uint32_t queued_us(const struct sl_broker *broker, int64_t accepted_ms)
     int64_t waited_us = broker->now.wall_ns / 1000 - accepted_ms * 1000;
 
     return waited_us < 0 ? 0 : (uint32_t)SL_MIN(waited_us, (int64_t)UINT32_MAX);
+}
+
+/* The stock follows what a commit costs at the speed of now: it doubles when places stood free
+ * while a commit was awaited, and shrinks slowly towards twice what was sent meanwhile. */
+static void adapt_ahead(struct sl_broker *broker, uint64_t sent)
+{
+    uint32_t want = (uint32_t)SL_MIN(sent * 2, (uint64_t)AHEAD_MAX);
+
+    if (broker->has_starved) {
+        broker->ahead = SL_MIN(broker->ahead * 2, (uint32_t)AHEAD_MAX);
+    } else if (broker->ahead > want) {
+        broker->ahead -= (broker->ahead - want) / 16;
+    }
+    broker->ahead = SL_MAX(broker->ahead, (uint32_t)AHEAD_MIN);
+    broker->has_starved = false;
 }
 
 static void add_armed(struct sl_broker *broker, const struct sl_armed *armed,
@@ -97,6 +115,7 @@ static void done_arm(struct sl_op *op)
     broker->providers[supply->provider_idx].arming -= asked;
     sl_route_note_ended(broker->route, supply->route_idx, asked - (uint32_t)own->reply.count);
     supply->is_arming = false;
+    adapt_ahead(broker, broker->sent - own->sent_before);
     if (own->reply.has_more || supply->was_filled) {
         sl_route_mark_ready(broker->route, supply->route_idx);
     }
@@ -130,6 +149,7 @@ static bool start_arm(struct sl_broker *broker, const struct sl_route_pick *pick
     memset(own, 0, offsetof(struct arm_op, armed));
     own->broker = broker;
     own->supply = idx;
+    own->sent_before = broker->sent;
     own->request = (struct sl_arm_request){.supply = idx,
                                            .count_max = pick->count,
                                            .bytes_max = ARM_BYTES_MAX,
@@ -151,11 +171,6 @@ static uint32_t provider_limit(const struct sl_broker *broker, uint32_t idx)
     return own == 0 ? broker->config->concurrency : SL_MIN(own, broker->config->concurrency);
 }
 
-static uint32_t ahead_of(uint32_t concurrency)
-{
-    return SL_MIN(SL_MAX(concurrency * 4, (uint32_t)AHEAD_MIN), (uint32_t)AHEAD_MAX);
-}
-
 static uint32_t room(uint32_t limit, uint32_t used)
 {
     return used < limit ? limit - used : 0;
@@ -168,7 +183,7 @@ static uint32_t armed_count(const struct sl_broker *broker)
 
 static void fill_limits(const struct sl_broker *broker, struct sl_route_limits *limits)
 {
-    uint32_t total = broker->config->concurrency + ahead_of(broker->config->concurrency);
+    uint32_t total = broker->config->concurrency + broker->ahead;
 
     limits->places = room(total, broker->in_flight + armed_count(broker));
     limits->places =
@@ -177,7 +192,7 @@ static void fill_limits(const struct sl_broker *broker, struct sl_route_limits *
         const struct sl_provider_state *state = &broker->providers[i];
         uint32_t limit = provider_limit(broker, i);
         limits->provider_places[i] =
-            room(limit + ahead_of(limit), state->in_flight + state->armed.count + state->arming);
+            room(limit + broker->ahead, state->in_flight + state->armed.count + state->arming);
     }
 }
 
@@ -187,8 +202,7 @@ static void arm_ahead(struct sl_broker *broker)
     struct sl_route_pick pick;
 
     /* Half the stock is left: asking now for a few would cost a commit for a few. */
-    if (armed_count(broker) > ahead_of(broker->config->concurrency) / 2 ||
-        broker->armed_bytes >= SL_ARMED_BYTES_MAX) {
+    if (armed_count(broker) > broker->ahead / 2 || broker->armed_bytes >= SL_ARMED_BYTES_MAX) {
         return;
     }
     fill_limits(broker, &limits);
@@ -215,6 +229,7 @@ static void note_sent(struct sl_broker *broker, struct sl_call *call, struct sl_
     call->queued_us = queued_us(broker, call->accepted_ms);
     broker->armed_bytes -= call->body_bytes;
     sl_calls_drop_body(call);
+    broker->sent++;
     state->in_flight++;
     state->calls++;
     broker->in_flight++;
@@ -318,6 +333,9 @@ void sl_dispatch_run(struct sl_broker *broker)
 {
     if (broker->state == SL_BROKER_RUNNING) {
         send_armed(broker);
+        broker->has_starved |= broker->arming > 0 &&
+                               broker->in_flight < broker->config->concurrency &&
+                               broker->calls.counts[SL_CALL_ARMED] == 0;
         arm_ahead(broker);
     }
 }

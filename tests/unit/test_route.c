@@ -21,9 +21,9 @@ static struct sl_route_limits limits;
 static void set_up(void)
 {
     sl_route_init(&state);
-    limits = (struct sl_route_limits){.places = 1000};
+    limits = (struct sl_route_limits){.places = 10000};
     for (size_t i = 0; i < SL_PROVIDERS_MAX; i++) {
-        limits.provider_places[i] = 1000;
+        limits.provider_places[i] = 10000;
     }
 }
 
