@@ -197,8 +197,12 @@ enum sl_err sl_store_previous_job(struct sl_store *store, uint32_t uid, bool is_
 {
     struct sl_db_cursor cursor;
     struct sl_cached_job entry;
-    enum sl_err err = seek_below(store, *below, &cursor);
+    enum sl_err err = sl_store_flush_jobs(store); /* what this transaction changed is listed too */
 
+    memset(&cursor, 0, sizeof(cursor));
+    if (err == SL_OK) {
+        err = seek_below(store, *below, &cursor);
+    }
     while (err == SL_OK) {
         uint32_t job = cursor.key.len == 4 ? sl_get_be32(cursor.key.ptr) : 0;
         err = load_job(store, job, &entry);
