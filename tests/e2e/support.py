@@ -168,8 +168,13 @@ class Process:
         return self.wait(seconds)
 
     def kill(self):
-        """SIGKILL to the program alone: its children are left to notice by themselves."""
+        """SIGKILL to the program alone: its children, and the log with them, go on."""
         self.signal(signal.SIGKILL)
+        return self.popen.wait(DEADLINE_S)
+
+    def kill_group(self):
+        """SIGKILL to the program and all its children at once."""
+        os.killpg(self.pid, signal.SIGKILL)
         return self.wait()
 
     def sweep(self):
@@ -270,7 +275,7 @@ class SluiceCase(unittest.TestCase):
     def submit(self, *args, status=0, **options):
         """Runs sluice-submit and checks its exit status."""
         done = self.tool("sluice-submit", *args, **options)
-        self.assertEqual(done.returncode, status, done.stderr)
+        self.assertEqual(done.returncode, status, done.stderr + done.stdout[-2000:])
         return done
 
     def submit_wait(self, path, *args, status=0, **options):
@@ -317,8 +322,9 @@ class SluiceCase(unittest.TestCase):
                             for i in range(count)))
 
     def assert_one_line_error(self, done, *patterns):
-        """The error is one line for a person that says all of `patterns`."""
-        lines = [line for line in done.stderr.splitlines() if line]
+        """The error is one line for a person that says all of `patterns`; "job NAME" may stand
+        before it."""
+        lines = [line for line in done.stderr.splitlines() if not re.fullmatch(r"job \S+", line)]
         self.assertEqual(len(lines), 1, done.stderr)
         for pattern in patterns:
             self.assertRegex(lines[0], pattern)

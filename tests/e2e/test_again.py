@@ -28,7 +28,7 @@ class Again(SluiceCase):
         other = write_lines(self.dir / "other.jsonl", [batch_line("q-0", "q-0"),
                                                       batch_line("q-1", "something else")])
         done = self.submit(other, "--job", "same", status=3)
-        self.assert_one_line_error(done, r"other\.jsonl:2:\d+: ", r"q-1")
+        self.assert_one_line_error(done, r"other\.jsonl:2:\d+: ", "another body")
         self.assertEqual(self.status()["queue"]["submitted"], 3)
 
     def test_same_id_in_another_job_is_another_task(self):

@@ -20,7 +20,8 @@ def line_with_body(custom_id, body_bytes):
 
 class Large(SluiceCase):
     def test_largest_body_and_one_past(self):
-        provider = Provider(self)
+        provider = Provider(self, lambda call: lambda handler, _: send_json(
+            handler, 200, answer("short")))
         self.start_pair(provider.url, provider={"timeout_s": 60.0})
         largest = write_lines(self.dir / "largest.jsonl", [line_with_body("big", BODY_BYTES_MAX)])
         result = self.submit_wait(largest, "--job", "large")["big"]

@@ -110,11 +110,11 @@ class ProviderFaults(SluiceCase):
 
     def test_unknown_model_and_provider(self):
         self.start_pair(Provider(self).url)
-        for line, word in ((batch_line("a", "a", model="nobody-has-it"), "nobody-has-it"),
-                           (batch_line("a", "a", provider="nowhere"), "nowhere")):
-            with self.subTest(word):
+        for line, words in ((batch_line("a", "a", model="nobody-has-it"), "takes this model"),
+                            (batch_line("a", "a", provider="nowhere"), "no provider of that name")):
+            with self.subTest(words):
                 done = self.submit(write_lines(self.dir / "bad.jsonl", [line]), status=3)
-                self.assert_one_line_error(done, r"bad\.jsonl:1:\d+: ", word)
+                self.assert_one_line_error(done, r"bad\.jsonl:1:\d+: ", words)
 
     def test_bodies_arrive_as_they_were_given(self):
         provider = Provider(self)
