@@ -18,7 +18,7 @@
 
 struct sl_store;
 
-/* ---- life ----------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 /* Opens or creates the store in `dir` (which must exist and be locked by us), checks its format,
  * and raises its generation. SL_ERR_STORE | SL_ERR_STORE_FORMAT | SL_ERR_PERMISSION with `message`.
@@ -39,8 +39,7 @@ bool sl_store_is_dirty(const struct sl_store *store);
 /* Counters as of the last operation. Also at start-up, before the store thread runs. */
 const struct sl_counters_rec *sl_store_counters(const struct sl_store *store);
 
-/* ---- start-up, single-threaded ----------------------------------------------------------------
- */
+/* ---- start-up, single-threaded --------------------------------------------------------------- */
 
 struct sl_supply_info {
     uint32_t supply;
@@ -67,11 +66,15 @@ struct sl_orphan {
  * flight. Drops leases whose calls have all ended. Stops when visit returns false. */
 MUST_CHECK enum sl_err sl_store_each_orphan(
     struct sl_store *store, bool (*visit)(void *ctx, const struct sl_orphan *orphan), void *ctx);
+/* Who last had each lane; records of an earlier boot, too. */
+MUST_CHECK enum sl_err sl_store_each_worker(struct sl_store *store,
+                                            void (*visit)(void *ctx,
+                                                          const struct sl_worker_rec *worker),
+                                            void *ctx);
 /* Tasks in DELAYED (exact, from the index's own count). */
 MUST_CHECK enum sl_err sl_store_count_delayed(struct sl_store *store, uint64_t *count);
 
-/* ---- jobs -------------------------------------------------------------------------------------
- */
+/* ---- jobs ------------------------------------------------------------------------------------ */
 
 struct sl_job_info {
     uint32_t job;
@@ -109,11 +112,14 @@ MUST_CHECK enum sl_err sl_store_get_job(struct sl_store *store, uint32_t job,
 MUST_CHECK enum sl_err sl_store_previous_job(struct sl_store *store, uint32_t uid, bool is_admin,
                                              uint32_t *below, struct sl_job_info *out);
 
-/* ---- the life of a task -----------------------------------------------------------------------
- */
+/* ---- the life of a task ---------------------------------------------------------------------- */
 
 MUST_CHECK enum sl_err sl_store_put_supply(struct sl_store *store,
                                            const struct sl_supply_info *info);
+
+/* Before any lease of a worker's calls is written (operations run in order). */
+MUST_CHECK enum sl_err sl_store_put_worker(struct sl_store *store, uint32_t lane,
+                                           const struct sl_worker_rec *worker);
 
 struct sl_accept_request {
     uint32_t job;
@@ -163,7 +169,7 @@ struct sl_arm_reply {
     size_t count;
     uint32_t expired; /* tasks whose deadline had passed: ended now */
     uint32_t damaged; /* tasks whose record is damaged: set aside as failed now */
-    bool has_more;    /* the supply has further ready tasks */
+    bool has_more;    /* the supply has further ready tasks; also when SL_DELETE_SLICE were ended */
     char *bytes;      /* malloc'ed: the bodies; the caller frees */
     size_t bytes_len;
     size_t bytes_size;
@@ -231,8 +237,7 @@ MUST_CHECK enum sl_err sl_store_purge_slice(struct sl_store *store, uint32_t job
 /* A job whose purge a crash cut off; SL_ERR_NOT_FOUND: none. */
 MUST_CHECK enum sl_err sl_store_next_purge(struct sl_store *store, uint32_t *job);
 
-/* ---- reading -----------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 struct sl_read_request {
     uint32_t job;

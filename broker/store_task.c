@@ -13,8 +13,7 @@
 #include "common/check.h"
 #include "common/hash.h"
 
-/* ---- task records ------------------------------------------------------------------------------
- */
+/* ---- task records ---------------------------------------------------------------------------- */
 
 static size_t task_strings_bytes(const struct sl_task_rec *rec)
 {
@@ -108,8 +107,7 @@ enum sl_err sl_task_body(struct sl_store *store, uint64_t task, const struct sl_
     return sl_blob_read(store, task, SL_BLOB_REQUEST, raw->rec.body_bytes, out);
 }
 
-/* ---- accept ------------------------------------------------------------------------------------
- */
+/* ---- accept ---------------------------------------------------------------------------------- */
 
 /* The id is there already: the same call is known, another one is a conflict. */
 static enum sl_err compare_known(struct sl_store *store, uint64_t task,
@@ -247,8 +245,7 @@ enum sl_err sl_store_accept(struct sl_store *store, const struct sl_accept_reque
     return err == SL_ERR_STORE ? err : SL_OK;
 }
 
-/* ---- arm ---------------------------------------------------------------------------------------
- */
+/* ---- arm ------------------------------------------------------------------------------------- */
 
 /* The state of one arm operation: the lease entries not yet written. */
 struct arming {
@@ -408,6 +405,15 @@ static enum sl_err parse_ready(struct sl_store *store, const struct sl_db_cursor
     return SL_OK;
 }
 
+/* As many as asked for, or as many ended as one transaction should end. */
+static bool has_enough(const struct arming *arming)
+{
+    const struct sl_arm_reply *reply = arming->reply;
+
+    return reply->count == arming->request->count_max ||
+           reply->expired + reply->damaged >= SL_DELETE_SLICE;
+}
+
 static enum sl_err arm_from(struct sl_store *store, struct arming *arming,
                             struct sl_db_cursor *cursor)
 {
@@ -417,7 +423,7 @@ static enum sl_err arm_from(struct sl_store *store, struct arming *arming,
         uint64_t task = 0;
         struct sl_ready_rec ready = {0};
         err = parse_ready(store, cursor, arming->request->supply, &task, &ready);
-        if (err == SL_OK && arming->reply->count == arming->request->count_max) {
+        if (err == SL_OK && has_enough(arming)) {
             return SL_ERR_FULL;
         }
         if (err == SL_OK) {
