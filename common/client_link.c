@@ -45,6 +45,7 @@ void sl_link_fini(struct sl_link *link)
 
 /* ---- faults ---------------------------------------------------------------------------------- */
 
+PRINTF_LIKE(2, 0)
 static void put_fault(struct sl_link *link, const char *format, va_list args)
 {
     vsnprintf(link->fault.text, sizeof(link->fault.text), format, args);

@@ -168,7 +168,9 @@ void sl_doc_put_plain(struct sl_json_text *text, struct sl_span value)
             from = i + 1;
         }
     }
-    sl_json_put_raw(text, sl_span_of(value.ptr + from, value.len - from));
+    if (from < value.len) {
+        sl_json_put_raw(text, sl_span_of(value.ptr + from, value.len - from));
+    }
 }
 
 /* A value that holds no others; texts as JSON strings or plain. */
