@@ -16,6 +16,7 @@
  *   dispatch  arm (take under a lease), send (hand to a worker), promote
  *   settle    how calls end, and the operations that carry it to disk
  *   workers   lanes: join, results, leave, die
+ *   survivors workers of the last run that may still be calling
  *   status    documents and counters
  *
  * Nothing here survives a crash; the store does.
@@ -34,8 +35,7 @@ struct sl_broker;
 struct sl_conn;
 struct sl_worker;
 
-/* ---- loop ---------------------------------------------------------------------------------------
- */
+/* ---- loop ------------------------------------------------------------------------------------ */
 
 /* Whatever epoll watches. Embedded; `on_event` gets the source back. */
 struct sl_source {
@@ -60,8 +60,7 @@ struct sl_broker_options {
     bool is_private; /* leaves when idle; its workers leave with it */
 };
 
-/* ---- connections --------------------------------------------------------------------------------
- */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 enum sl_conn_role { SL_CONN_NEW, SL_CONN_CLIENT, SL_CONN_WORKER };
 
@@ -149,20 +148,17 @@ MUST_CHECK enum sl_err sl_workers_hello(struct sl_conn *conn, const struct sl_fr
 MUST_CHECK enum sl_err sl_workers_large_result(struct sl_conn *conn, const struct sl_frame *frame);
 MUST_CHECK enum sl_err sl_workers_leaving(struct sl_conn *conn, const struct sl_frame *frame);
 
-/* ---- watches ------------------------------------------------------------------------------------
- */
+/* ---- watches --------------------------------------------------------------------------------- */
 
 /* Tasks of this job have ended: streams that wait for it read on. */
 void sl_watch_job_moved(struct sl_broker *broker, uint32_t job);
 /* Starts the next read of a stream when its last one has been sent. */
 void sl_watch_continue(struct sl_conn *conn);
 
-/* ---- purges that a crash cut off
- * ------------------------------------------------------------------ */
+/* Goes on with purges that a crash cut off. */
 void sl_command_resume_purges(struct sl_broker *broker);
 
-/* ---- supplies -----------------------------------------------------------------------------------
- */
+/* ---- supplies -------------------------------------------------------------------------------- */
 
 #define SL_SUPPLY_NO_PROVIDER UINT32_MAX
 
@@ -334,11 +330,31 @@ void sl_settle_free_all(struct sl_broker *broker);
 void sl_dispatch_disarm_all(struct sl_broker *broker);
 /* Calls in flight go back to ready, their attempt counted (stop). */
 void sl_dispatch_abandon_all(struct sl_broker *broker);
-/* Ends orphans that no worker has claimed. */
+/* Ends orphans that no worker has claimed: never called, when every worker of the last run has
+ * reported, else of unknown outcome. */
 void sl_dispatch_end_orphans(struct sl_broker *broker);
 MUST_CHECK enum sl_err sl_dispatch_load_orphans(struct sl_broker *broker, struct sl_store *store);
 void sl_dispatch_promote(struct sl_broker *broker);
 void sl_dispatch_note_due(struct sl_broker *broker, int64_t due_ms);
+
+/* ---- survivors ------------------------------------------------------------------------------- */
+
+/* A worker of the last run that lives: it may still be calling, and will report what it holds. */
+struct sl_survivor {
+    struct sl_source pidfd; /* readable once it is dead; fd -1: not awaited any more */
+    pid_t pid;
+};
+/* Finds out who of the last run lives. */
+MUST_CHECK enum sl_err sl_survivors_load(struct sl_broker *broker, struct sl_store *store);
+/* Awaits them; with nobody left, orphans are ended at once. */
+void sl_survivors_begin(struct sl_broker *broker);
+/* This one has joined and reported. */
+void sl_survivors_joined(struct sl_broker *broker, pid_t pid);
+/* Time is up: those who have not come are killed, so that no call runs twice. */
+void sl_survivors_kill(struct sl_broker *broker);
+void sl_survivors_close(struct sl_broker *broker);
+/* Writes down who has a lane, before any lease of its calls; pid 0: nobody any more. */
+void sl_survivors_record(struct sl_broker *broker, uint32_t lane, pid_t pid);
 
 /* ---- status
  * ------------------------------------------------------------------------------------------ */
@@ -400,7 +416,10 @@ struct sl_broker {
     uint64_t delayed;
     int64_t next_due_ms; /* wall; INT64_MAX: none */
     bool is_promoting;
-    int64_t orphans_due_ns;      /* when unclaimed orphans are ended; 0: there are none */
+    struct sl_survivor survivors[SL_LANES_MAX];
+    uint32_t survivor_count;
+    bool has_lost_worker;        /* one of the last run is dead and may have made calls */
+    int64_t survivors_due_ns;    /* when those who have not come are killed; 0: nobody is awaited */
     struct sl_settle_op *settle; /* being filled */
     struct sl_settle_op *free_settles;
     uint64_t random;

@@ -127,8 +127,7 @@ void sl_calls_remove(struct sl_calls *calls, struct sl_call *call)
     calls->free_count++;
 }
 
-/* ---- lists --------------------------------------------------------------------------------------
- */
+/* ---- lists ----------------------------------------------------------------------------------- */
 
 void sl_call_list_add(struct sl_call_list *list, struct sl_call *call)
 {

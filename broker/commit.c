@@ -63,8 +63,7 @@ static void list_join(struct op_list *to, struct op_list *from)
     }
 }
 
-/* ---- store thread -------------------------------------------------------------------------------
- */
+/* ---- store thread ---------------------------------------------------------------------------- */
 
 /* Takes what waits, up to the bounds of one transaction; false: stop. */
 static bool take_batch(struct sl_commit *commit, struct op_list *batch)
@@ -140,8 +139,7 @@ static void *store_thread(void *arg)
     return NULL;
 }
 
-/* ---- loop thread --------------------------------------------------------------------------------
- */
+/* ---- loop thread ----------------------------------------------------------------------------- */
 
 /* Signals belong to the loop thread's signalfd: the store thread blocks them all. */
 static int start_thread(struct sl_commit *commit)

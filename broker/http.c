@@ -40,8 +40,7 @@ struct sl_http {
     char page[SL_HTTP_PAGE_BYTES_MAX]; /* written and copied within one request */
 };
 
-/* ---- answers ----------------------------------------------------------------------------------
- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 struct answer {
     unsigned status;
@@ -172,8 +171,7 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, 
     return queue_answer(connection, &answer);
 }
 
-/* ---- the address ------------------------------------------------------------------------------
- */
+/* ---- the address ----------------------------------------------------------------------------- */
 
 /* Splits "address:port" or "[address]:port". */
 static bool split_address(const char *text, char address[ADDRESS_BYTES], const char **port)
@@ -282,8 +280,7 @@ static enum sl_err open_socket(const char *text, int *out, struct sl_http_fault 
     return SL_OK;
 }
 
-/* ---- the daemon -------------------------------------------------------------------------------
- */
+/* ---- the daemon ------------------------------------------------------------------------------ */
 
 /* Takes the socket, also when it fails. */
 static enum sl_err start_daemon(struct sl_http *http, int listen_fd)

@@ -14,8 +14,7 @@
 #include "broker/broker.h"
 #include "common/check.h"
 
-/* ---- hello -------------------------------------------------------------------------------------
- */
+/* ---- hello ----------------------------------------------------------------------------------- */
 
 enum sl_err sl_intake_hello(struct sl_conn *conn, const struct sl_frame *frame)
 {
@@ -43,8 +42,7 @@ enum sl_err sl_intake_hello(struct sl_conn *conn, const struct sl_frame *frame)
     return err;
 }
 
-/* ---- open job -----------------------------------------------------------------------------------
- */
+/* ---- open job -------------------------------------------------------------------------------- */
 
 struct open_op {
     struct sl_op op;
@@ -132,8 +130,7 @@ enum sl_err sl_intake_open_job(struct sl_conn *conn, const struct sl_frame *fram
     return SL_OK;
 }
 
-/* ---- submit -------------------------------------------------------------------------------------
- */
+/* ---- submit ---------------------------------------------------------------------------------- */
 
 struct accept_op {
     struct sl_op op;

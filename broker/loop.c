@@ -186,8 +186,8 @@ static void run_timers(struct sl_broker *broker)
     check_space(broker);
     check_idle(broker);
     sl_dispatch_promote(broker);
-    if (broker->orphans_due_ns != 0 && now_ns >= broker->orphans_due_ns) {
-        sl_dispatch_end_orphans(broker);
+    if (broker->survivors_due_ns != 0 && now_ns >= broker->survivors_due_ns) {
+        sl_survivors_kill(broker);
     }
     if (broker->state == SL_BROKER_DRAINING && now_ns >= broker->drain_due_ns) {
         stop_now(broker, "drain_timeout_s");
@@ -207,8 +207,8 @@ static int wait_ms(struct sl_broker *broker)
         int64_t left_ns = broker->next_due_ms * SL_NS_PER_MS - broker->now.wall_ns;
         due_ns = SL_MIN(due_ns, sl_time_add(now_ns, SL_MAX(left_ns, 0)));
     }
-    if (broker->orphans_due_ns != 0) {
-        due_ns = SL_MIN(due_ns, broker->orphans_due_ns);
+    if (broker->survivors_due_ns != 0) {
+        due_ns = SL_MIN(due_ns, broker->survivors_due_ns);
     }
     if (broker->state == SL_BROKER_DRAINING) {
         due_ns = SL_MIN(due_ns, broker->drain_due_ns);

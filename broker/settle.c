@@ -358,15 +358,16 @@ void sl_dispatch_abandon_all(struct sl_broker *broker)
 
 void sl_dispatch_end_orphans(struct sl_broker *broker)
 {
-    struct sl_call_end end = {.err = SL_ERR_OUTCOME_UNKNOWN};
+    bool is_unstarted = !broker->has_lost_worker;
+    struct sl_call_end end = {.err = is_unstarted ? SL_OK : SL_ERR_OUTCOME_UNKNOWN,
+                              .is_unstarted = is_unstarted};
     uint32_t count = broker->calls.counts[SL_CALL_ORPHAN];
 
-    broker->orphans_due_ns = 0;
     if (count == 0) {
         return;
     }
-    sl_log(SL_EVENT_RECOVERED, "unknown=%u what=\"calls of the last run that no worker has\"",
-           count);
+    sl_log(SL_EVENT_RECOVERED, "calls=%u outcome=%s", count,
+           is_unstarted ? "not_called" : "unknown");
     for (size_t i = 0; i < broker->calls.touched; i++) {
         struct sl_call *call = &broker->calls.all[i];
         if (call->state == SL_CALL_ORPHAN) {

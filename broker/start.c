@@ -19,8 +19,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 
-#define ORPHAN_GRACE_NS (2 * SL_NS_PER_S) /* workers reconnect within one */
-#define ENDING_SPARE 16384                /* calls whose end is on its way to disk */
+#define ENDING_SPARE 16384 /* calls whose end is on its way to disk */
 #define SOCKET_MODE 0660
 
 static void on_store(struct sl_source *source, uint32_t events)
@@ -95,6 +94,9 @@ static enum sl_err read_store(struct sl_broker *broker)
         err = sl_dispatch_load_orphans(broker, broker->store);
     }
     if (err == SL_OK) {
+        err = sl_survivors_load(broker, broker->store);
+    }
+    if (err == SL_OK) {
         err = sl_store_count_delayed(broker->store, &broker->delayed);
     }
     if (err == SL_OK) {
@@ -120,9 +122,6 @@ static enum sl_err open_store(struct sl_broker *broker)
     }
     broker->stored = *sl_store_counters(broker->store);
     broker->next_due_ms = broker->delayed > 0 ? 0 : INT64_MAX;
-    if (broker->in_flight > 0) {
-        broker->orphans_due_ns = broker->now.mono_ns + ORPHAN_GRACE_NS;
-    }
     sl_log(SL_EVENT_STORE_OPEN,
            "state_dir=%s generation=%" PRIu64 " submitted=%" PRIu64 " delayed=%" PRIu64
            " leased=%u",
@@ -231,6 +230,7 @@ static void finish(struct sl_broker *broker, int *lock_fd)
     }
     sl_http_close(&broker->http);
     sl_workers_close_all(broker);
+    sl_survivors_close(broker);
     if (broker->store != NULL) {
         sl_store_close(&broker->store);
     }
@@ -284,6 +284,8 @@ int sl_broker_run(const struct sl_config *config, const struct sl_broker_options
     sl_os_raise_file_limit();
     enum sl_err err = start(broker, &lock_fd);
     if (err == SL_OK) {
+        sl_survivors_begin(broker);
+        sl_dispatch_flush_ends(broker);
         sl_command_resume_purges(broker);
         sl_commit_flush(broker->commit);
         sl_notify("READY=1");

@@ -28,8 +28,7 @@ static const char *const db_names[SL_DB_COUNT] = {
     [SL_DB_SUPPLIES] = "supplies",
 };
 
-/* ---- open and close ---------------------------------------------------------------------------
- */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 /* The map is address space, not memory. Where a terabyte of it is not to be had (limits,
  * sanitizers), the largest half, quarter ... that is. */
@@ -179,8 +178,7 @@ const char *sl_store_message(const struct sl_store *store)
     return store->message;
 }
 
-/* ---- transactions ------------------------------------------------------------------------------
- */
+/* ---- transactions ---------------------------------------------------------------------------- */
 
 enum sl_err sl_store_begin(struct sl_store *store)
 {
@@ -248,8 +246,7 @@ const struct sl_counters_rec *sl_store_counters(const struct sl_store *store)
     return &store->counters;
 }
 
-/* ---- start-up ----------------------------------------------------------------------------------
- */
+/* ---- start-up -------------------------------------------------------------------------------- */
 
 enum sl_err sl_store_each_supply(struct sl_store *store,
                                  void (*visit)(void *ctx, const struct sl_supply_info *info),

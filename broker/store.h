@@ -66,7 +66,7 @@ struct sl_orphan {
  * flight. Drops leases whose calls have all ended. Stops when visit returns false. */
 MUST_CHECK enum sl_err sl_store_each_orphan(
     struct sl_store *store, bool (*visit)(void *ctx, const struct sl_orphan *orphan), void *ctx);
-/* Who last had each lane; records of an earlier boot, too. */
+/* Who had a lane when the last run ended; of an earlier boot, too. */
 MUST_CHECK enum sl_err sl_store_each_worker(struct sl_store *store,
                                             void (*visit)(void *ctx,
                                                           const struct sl_worker_rec *worker),
@@ -120,6 +120,9 @@ MUST_CHECK enum sl_err sl_store_put_supply(struct sl_store *store,
 /* Before any lease of a worker's calls is written (operations run in order). */
 MUST_CHECK enum sl_err sl_store_put_worker(struct sl_store *store, uint32_t lane,
                                            const struct sl_worker_rec *worker);
+
+/* Its last result is on disk: nothing of it is outstanding. */
+MUST_CHECK enum sl_err sl_store_drop_worker(struct sl_store *store, uint32_t lane);
 
 struct sl_accept_request {
     uint32_t job;

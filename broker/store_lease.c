@@ -188,3 +188,55 @@ enum sl_err sl_store_each_orphan(struct sl_store *store,
     sl_db_cursor_end(&cursor);
     return err == SL_ERR_NOT_FOUND ? SL_OK : err;
 }
+
+/* ---- workers of the last run
+ * ----------------------------------------------------------------------- */
+
+#define WORKER_PREFIX "worker"
+#define WORKER_PREFIX_BYTES (sizeof(WORKER_PREFIX) - 1)
+
+static void worker_key(struct sl_key *key, uint32_t lane)
+{
+    memcpy(key->bytes, WORKER_PREFIX, WORKER_PREFIX_BYTES);
+    sl_put_be32(key->bytes + WORKER_PREFIX_BYTES, lane);
+    key->len = WORKER_PREFIX_BYTES + 4;
+}
+
+enum sl_err sl_store_put_worker(struct sl_store *store, uint32_t lane,
+                                const struct sl_worker_rec *worker)
+{
+    struct sl_key key;
+
+    worker_key(&key, lane);
+    return sl_db_put(store, SL_DB_META, &key, sl_span_of(worker, sizeof(*worker)));
+}
+
+enum sl_err sl_store_drop_worker(struct sl_store *store, uint32_t lane)
+{
+    struct sl_key key;
+
+    worker_key(&key, lane);
+    enum sl_err err = sl_db_del(store, SL_DB_META, &key);
+    return err == SL_ERR_NOT_FOUND ? SL_OK : err;
+}
+
+enum sl_err sl_store_each_worker(struct sl_store *store,
+                                 void (*visit)(void *ctx, const struct sl_worker_rec *worker),
+                                 void *ctx)
+{
+    struct sl_key key;
+    struct sl_span value;
+    struct sl_worker_rec worker;
+    enum sl_err err = SL_OK;
+
+    for (uint32_t lane = 0; err == SL_OK && lane < SL_LANES_MAX; lane++) {
+        worker_key(&key, lane);
+        err = sl_db_get(store, SL_DB_META, &key, &value);
+        if (err == SL_OK && value.len == sizeof(worker)) {
+            memcpy(&worker, value.ptr, sizeof(worker));
+            visit(ctx, &worker);
+        }
+        err = err == SL_ERR_NOT_FOUND ? SL_OK : err;
+    }
+    return err;
+}

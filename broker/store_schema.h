@@ -6,7 +6,9 @@
  * order of the bytes is the order of the numbers, values as the fixed little-endian structs below
  * followed by their strings.
  *
- *   meta     name                          -> counters, format, numbers to give out next
+ *   meta     "counters"                    -> counters, format, numbers to give out next
+ *            "purge" | job                 -> nothing          a purge under way
+ *            "worker" | lane               -> worker_rec       who last had the lane
  *   names    uid | job name                -> job number
  *   jobs     job                           -> job_rec, name
  *   ids      job | custom_id               -> index in job
@@ -152,6 +154,15 @@ struct sl_supply_rec {
     uint32_t reserved;
 };
 
+/* Enough to tell after a restart whether that worker lives on and may still be calling. */
+struct sl_worker_rec {
+    uint32_t version;
+    uint32_t pid;
+    uint64_t start_time; /* ticks since boot */
+    char boot_id[40];
+};
+
+_Static_assert(sizeof(struct sl_worker_rec) == 56, "on disk");
 _Static_assert(sizeof(struct sl_counters_rec) == 184, "on disk");
 _Static_assert(sizeof(struct sl_job_rec) == 80, "on disk");
 _Static_assert(sizeof(struct sl_task_rec) == 48, "on disk");

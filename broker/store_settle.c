@@ -10,8 +10,7 @@
 #include "common/check.h"
 #include "common/hash.h"
 
-/* ---- waiting -----------------------------------------------------------------------------------
- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static enum sl_err put_delayed(struct sl_store *store, const struct sl_settle_item *item)
 {
@@ -47,8 +46,7 @@ enum sl_err sl_store_put_waiting(struct sl_store *store, const struct sl_settle_
     return sl_db_put(store, SL_DB_READY, &key, sl_span_of(&ready, sizeof(ready)));
 }
 
-/* ---- the end ------------------------------------------------------------------------------------
- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static void count_end(struct sl_store *store, struct sl_job_rec *job, enum sl_task_state to)
 {
@@ -170,8 +168,7 @@ enum sl_err sl_store_settle(struct sl_store *store, const struct sl_settle_item 
     return err == SL_OK ? sl_lease_end_one(store, item->lease) : err;
 }
 
-/* ---- delayed tasks ------------------------------------------------------------------------------
- */
+/* ---- delayed tasks --------------------------------------------------------------------------- */
 
 static enum sl_err promote_one(struct sl_store *store, uint64_t task,
                                struct sl_promote_reply *reply)

@@ -443,6 +443,40 @@ bool sl_os_pidfd_kill(int pidfd, int signal)
     return syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0) == 0;
 }
 
+/* Reads a small file of /proc as text; empty when that fails. */
+static void read_proc(const char *path, char *text, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, size - 1);
+
+    text[got > 0 ? got : 0] = '\0';
+    sl_os_close(&fd);
+}
+
+uint64_t sl_os_start_time(pid_t pid)
+{
+    char path[64];
+    char text[1024];
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    read_proc(path, text, sizeof(text));
+    const char *at = strrchr(text, ')'); /* field 2 may hold anything; the rest is numbers */
+    for (int field = 2; at != NULL && field < 22; field++) {
+        at = strchr(at + 1, ' ');
+    }
+    return at == NULL ? 0 : strtoull(at, NULL, 10);
+}
+
+void sl_os_boot_id(char boot_id[SL_OS_BOOT_ID_BYTES])
+{
+    char text[SL_OS_BOOT_ID_BYTES];
+
+    memset(boot_id, 0, SL_OS_BOOT_ID_BYTES);
+    read_proc("/proc/sys/kernel/random/boot_id", text, sizeof(text));
+    size_t len = strcspn(text, "\n");
+    memcpy(boot_id, text, len);
+}
+
 enum sl_err sl_os_event_fd(int *out)
 {
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -68,6 +68,12 @@ uint64_t sl_os_raise_file_limit(void);
 int sl_os_pidfd_open(pid_t pid);
 /* Sends a signal through a pidfd; false with errno. */
 bool sl_os_pidfd_kill(int pidfd, int signal);
+/* When a process started, in ticks since boot (/proc/PID/stat, field 22): with the boot id it tells
+ * a process from a later one of the same number. 0: no such process, or no /proc. */
+uint64_t sl_os_start_time(pid_t pid);
+/* This boot's id, NUL-filled; empty when /proc cannot be read. */
+#define SL_OS_BOOT_ID_BYTES 40
+void sl_os_boot_id(char boot_id[SL_OS_BOOT_ID_BYTES]);
 /* An eventfd, non-blocking. */
 MUST_CHECK enum sl_err sl_os_event_fd(int *fd);
 void sl_os_event_signal(int fd);

@@ -18,8 +18,7 @@
 
 #include "common/check.h"
 
-/* ---- lists ------------------------------------------------------------------------------------
- */
+/* ---- lists ----------------------------------------------------------------------------------- */
 
 static void append(struct sl_route_state *state, uint32_t idx)
 {
@@ -64,8 +63,7 @@ static struct sl_route_supply *get_supply(struct sl_route_state *state, uint32_t
     return &state->supplies[idx];
 }
 
-/* ---- supplies ---------------------------------------------------------------------------------
- */
+/* ---- supplies -------------------------------------------------------------------------------- */
 
 void sl_route_init(struct sl_route_state *state)
 {
@@ -158,8 +156,7 @@ void sl_route_note_ended(struct sl_route_state *state, uint32_t supply, uint32_t
     state->in_flight -= count;
 }
 
-/* ---- the choice -------------------------------------------------------------------------------
- */
+/* ---- the choice ------------------------------------------------------------------------------ */
 
 /* The supply served longest ago among the providers with a place left. */
 static uint32_t find_next(const struct sl_route_state *state, const struct sl_route_limits *limits)
