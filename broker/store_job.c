@@ -192,30 +192,27 @@ static enum sl_err seek_below(struct sl_store *store, uint32_t below, struct sl_
     return err == SL_OK || err == SL_ERR_NOT_FOUND ? sl_db_prev(store, cursor) : err;
 }
 
+static bool is_shown(const struct sl_cached_job *entry, uint32_t uid, bool is_admin)
+{
+    return (is_admin || entry->rec.uid == uid) && (entry->rec.flags & SL_JOB_FLAG_PURGING) == 0;
+}
+
 enum sl_err sl_store_previous_job(struct sl_store *store, uint32_t uid, bool is_admin,
                                   uint32_t *below, struct sl_job_info *out)
 {
     struct sl_db_cursor cursor;
     struct sl_cached_job entry;
-    enum sl_err err = sl_store_flush_jobs(store); /* what this transaction changed is listed too */
+    enum sl_err err = seek_below(store, *below, &cursor);
 
-    memset(&cursor, 0, sizeof(cursor));
-    if (err == SL_OK) {
-        err = seek_below(store, *below, &cursor);
-    }
     while (err == SL_OK) {
         uint32_t job = cursor.key.len == 4 ? sl_get_be32(cursor.key.ptr) : 0;
         err = load_job(store, job, &entry);
-        bool is_shown = err == SL_OK && (is_admin || entry.rec.uid == uid) &&
-                        (entry.rec.flags & SL_JOB_FLAG_PURGING) == 0;
-        if (is_shown) {
+        if (err == SL_OK && is_shown(&entry, uid, is_admin)) {
             fill_info(&entry, out);
             *below = job;
             break;
         }
-        if (err == SL_OK) {
-            err = sl_db_prev(store, &cursor);
-        }
+        err = err == SL_OK ? sl_db_prev(store, &cursor) : err;
     }
     sl_db_cursor_end(&cursor);
     return err;
