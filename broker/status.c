@@ -168,7 +168,7 @@ static void put_workers(struct sl_broker *broker, struct sl_wire_writer *writer)
         }
         sl_wire_put_map(writer, 4);
         sl_wire_put_kv_uint(writer, "pid", (uint64_t)worker->pid);
-        sl_wire_put_kv_uint(writer, "generation", worker->generation);
+        sl_wire_put_kv_uint(writer, "generation", (uint32_t)worker->generation);
         sl_wire_put_kv_uint(writer, "inflight", worker->in_flight);
         sl_wire_put_kv_uint(writer, "calls", worker->calls);
     }
