@@ -32,6 +32,7 @@
 #include "common/shm_layout.h"
 
 #define KILL_WITHIN_NS (3 * SL_NS_PER_MS)
+#define START_WITHIN_NS (20 * SL_NS_PER_S) /* for a child on a loaded machine to do something */
 #define CHILD_WAIT_NS (50 * SL_NS_PER_MS)
 #define BATCH_MAX 8
 #define TIMED_OUT_WAITS_MAX 20 /* a second each: more than a loaded machine explains */
@@ -307,6 +308,37 @@ static void end_run(struct run *run)
     sl_os_close(&run->broker_event_fd);
 }
 
+static bool child_has_produced(struct side *side)
+{
+    return side->consumer->next > 0;
+}
+
+static bool child_has_consumed(struct side *side)
+{
+    uint64_t count;
+
+    return sl_ring_pending(side->producer, &count) == SL_OK && count < side->producer->published;
+}
+
+/* Does the parent's part until `kill_after_ns` after the child's first sign of work; in one run of
+ * eight after its fork: it may die before it has attached. */
+static void work_until_kill(struct side *side, void (*work)(struct side *side, int64_t deadline_ns),
+                            bool (*child_has_worked)(struct side *side), int64_t kill_after_ns)
+{
+    bool is_timed = next_random(&side->random) % 8 == 0;
+    int64_t now_ns = sl_clock_mono_ns();
+    int64_t kill_at_ns = sl_time_add(now_ns, is_timed ? kill_after_ns : START_WITHIN_NS);
+
+    for (; now_ns < kill_at_ns; now_ns = sl_clock_mono_ns()) {
+        work(side, SL_MIN(kill_at_ns, sl_time_add(now_ns, CHILD_WAIT_NS)));
+        if (!is_timed && child_has_worked(side)) {
+            is_timed = true;
+            kill_at_ns = sl_time_add(sl_clock_mono_ns(), kill_after_ns);
+        }
+    }
+    CHECK(is_timed, "child never did anything", 0);
+}
+
 /* Returns how many items came through. */
 static uint64_t run_producer_killed(struct run *run, int64_t kill_after_ns)
 {
@@ -314,10 +346,7 @@ static uint64_t run_producer_killed(struct run *run, int64_t kill_after_ns)
 
     start_run(run, true);
     struct side side = make_side(run->lane, false, true, run->seed);
-    int64_t kill_at_ns = sl_time_add(sl_clock_mono_ns(), kill_after_ns);
-    while (sl_clock_mono_ns() < kill_at_ns) {
-        consume_some(&side, kill_at_ns);
-    }
+    work_until_kill(&side, consume_some, child_has_produced, kill_after_ns);
     kill_child(run);
     enum sl_err err = sl_ring_peek(side.consumer, &item);
     for (; err == SL_OK; err = sl_ring_peek(side.consumer, &item)) {
@@ -360,10 +389,7 @@ static uint64_t run_consumer_killed(struct run *run, int64_t kill_after_ns)
 
     start_run(run, false);
     struct side side = make_side(run->lane, true, true, run->seed);
-    int64_t kill_at_ns = sl_time_add(sl_clock_mono_ns(), kill_after_ns);
-    while (sl_clock_mono_ns() < kill_at_ns) {
-        produce_some(&side, kill_at_ns);
-    }
+    work_until_kill(&side, produce_some, child_has_consumed, kill_after_ns);
     kill_child(run);
     enum sl_err err = sl_ring_pending(side.producer, &waiting);
     CHECK(err == SL_OK, "pending", (uint64_t)err);

@@ -463,12 +463,13 @@ START_TEST(large_body_travels_whole)
 {
     struct sl_span parts[3];
     struct sl_span mapped = {0};
-    char *bytes = malloc(SL_BODY_BYTES_MAX);
+    size_t largest = SL_MAX(SL_MAX(large_sizes[_i][0], large_sizes[_i][1]), large_sizes[_i][2]);
+    char *bytes = malloc(largest + 1);
     size_t total = 0;
     int fd = -1;
 
     ck_assert_ptr_nonnull(bytes);
-    for (size_t i = 0; i < SL_BODY_BYTES_MAX; i++) {
+    for (size_t i = 0; i < largest; i++) {
         bytes[i] = (char)(i * 31 + (i >> 12));
     }
     for (size_t i = 0; i < 3; i++) {

@@ -55,6 +55,17 @@ static void put_and_publish(size_t payload_bytes)
     sl_ring_publish(&producer);
 }
 
+/* Checks in loops abort by themselves: each ck_assert costs a message to the runner. */
+static void check_filled(const struct sl_ring_item *item, unsigned char byte)
+{
+    const char *bytes = item->payload.ptr;
+    size_t len = item->payload.len;
+
+    if (len > 0 && ((unsigned char)bytes[0] != byte || memcmp(bytes, bytes + 1, len - 1) != 0)) {
+        ck_abort_msg("payload of item %llu is wrong", (unsigned long long)item->position);
+    }
+}
+
 static void take(size_t payload_bytes)
 {
     struct sl_ring_item item;
@@ -64,11 +75,7 @@ static void take(size_t payload_bytes)
     memcpy(&position, item.msg, sizeof(position));
     ck_assert_uint_eq(position, item.position + 1);
     ck_assert_uint_eq(item.payload.len, payload_bytes);
-    for (size_t i = 0; i < payload_bytes; i++) {
-        if ((unsigned char)item.payload.ptr[i] != (position & 0xff)) {
-            ck_abort_msg("byte %zu of item %llu is wrong", i, (unsigned long long)item.position);
-        }
-    }
+    check_filled(&item, (unsigned char)position);
 }
 
 static uint64_t pending(void)
@@ -119,11 +126,15 @@ START_TEST(message_is_zeroed_for_each_item)
     char zeros[SL_SLOT_MSG_BYTES] = {0};
 
     for (uint64_t i = 0; i < 2 * (uint64_t)SL_RING_SLOTS; i++) {
-        ck_assert_int_eq(sl_ring_reserve(&producer, 0, &claim), SL_OK);
-        ck_assert_mem_eq(claim.msg, zeros, sizeof(zeros));
+        if (sl_ring_reserve(&producer, 0, &claim) != SL_OK ||
+            memcmp(claim.msg, zeros, sizeof(zeros)) != 0) {
+            ck_abort_msg("message of item %llu is not zeroed", (unsigned long long)i);
+        }
         memset(claim.msg, 0xff, SL_SLOT_MSG_BYTES);
         sl_ring_publish(&producer);
-        ck_assert_int_eq(sl_ring_peek(&consumer, &item), SL_OK);
+        if (sl_ring_peek(&consumer, &item) != SL_OK) {
+            ck_abort_msg("item %llu is missing", (unsigned long long)i);
+        }
         sl_ring_release(&consumer, item.position);
     }
 }
@@ -244,21 +255,20 @@ END_TEST
 
 static void check_block_at(uint64_t offset, size_t payload_bytes)
 {
-    struct sl_ring_claim claim;
+    struct sl_ring_claim claim = {.payload = arena};
     size_t block = sl_round_up(payload_bytes, 64);
     bool wraps = offset + block > SL_LANE_ARENA_BYTES;
 
     sl_ring_producer_init(&producer, ring, arena, block_end);
     producer.arena_head = SL_LANE_ARENA_BYTES + offset;
     producer.arena_tail = SL_LANE_ARENA_BYTES + offset;
-    ck_assert_int_eq(sl_ring_reserve(&producer, payload_bytes, &claim), SL_OK);
-    size_t found = (size_t)(claim.payload - arena);
-    if (found != (wraps ? 0 : offset)) {
-        ck_abort_msg("offset %llu size %zu: block at %zu", (unsigned long long)offset,
-                     payload_bytes, found);
-    }
+    enum sl_err err = sl_ring_reserve(&producer, payload_bytes, &claim);
     uint64_t skipped = wraps ? SL_LANE_ARENA_BYTES - offset : 0;
-    ck_assert_uint_eq(producer.arena_head, SL_LANE_ARENA_BYTES + offset + skipped + block);
+    if (err != SL_OK || claim.payload != arena + (wraps ? 0 : offset) ||
+        producer.arena_head != SL_LANE_ARENA_BYTES + offset + skipped + block) {
+        ck_abort_msg("offset %llu size %zu: %s, block at %td", (unsigned long long)offset,
+                     payload_bytes, sl_err_code(err), claim.payload - arena);
+    }
 }
 
 START_TEST(block_is_contiguous_at_every_offset)
@@ -280,8 +290,10 @@ START_TEST(arena_fills_exactly_from_every_offset)
         size_t count = 0;
         while (sl_ring_reserve(&producer, (size_t)96 * SL_KIB, &claim) == SL_OK) {
             count++;
-            ck_assert(claim.payload >= arena);
-            ck_assert(claim.payload + (size_t)96 * SL_KIB <= arena + SL_LANE_ARENA_BYTES);
+            if (claim.payload < arena ||
+                claim.payload + (size_t)96 * SL_KIB > arena + SL_LANE_ARENA_BYTES) {
+                ck_abort_msg("offset %llu: a block leaves the arena", (unsigned long long)offset);
+            }
         }
         ck_assert_uint_ge(count, 41); /* 42 fit without a wrap; at most one is lost to it */
         ck_assert_uint_le(count, 42);
@@ -530,7 +542,9 @@ static void walk_reserve(void)
     struct owned *mine = &owned[position % SL_RING_SLOTS];
     *mine = (struct owned){.start = (size_t)(claim.payload - arena), .seed = next_random() | 1};
     mine->end = mine->start + bytes;
-    ck_assert_uint_le(mine->end, SL_LANE_ARENA_BYTES);
+    if (mine->end > SL_LANE_ARENA_BYTES) {
+        ck_abort_msg("item %llu leaves the arena", (unsigned long long)position);
+    }
     check_disjoint(mine, consumer.released, position);
     memset(claim.payload, (int)(mine->seed & 0xff), bytes);
     memcpy(claim.msg, &mine->seed, sizeof(mine->seed));
@@ -544,14 +558,11 @@ static void walk_peek(void)
         return;
     }
     const struct owned *mine = &owned[item.position % SL_RING_SLOTS];
-    ck_assert_mem_eq(item.msg, &mine->seed, sizeof(mine->seed));
-    ck_assert_ptr_eq(item.payload.ptr, arena + mine->start);
-    ck_assert_uint_eq(item.payload.len, mine->end - mine->start);
-    for (size_t i = 0; i < item.payload.len; i++) {
-        if ((unsigned char)item.payload.ptr[i] != (mine->seed & 0xff)) {
-            ck_abort_msg("item %llu lost byte %zu", (unsigned long long)item.position, i);
-        }
+    if (memcmp(item.msg, &mine->seed, sizeof(mine->seed)) != 0 ||
+        item.payload.ptr != arena + mine->start || item.payload.len != mine->end - mine->start) {
+        ck_abort_msg("item %llu is not what was put", (unsigned long long)item.position);
     }
+    check_filled(&item, (unsigned char)mine->seed);
 }
 
 START_TEST(random_walk_keeps_every_block)
