@@ -116,8 +116,7 @@ void sl_control_disconnect(struct sl_control *control)
     sl_os_close(&control->fd);
 }
 
-/* ---- out ---------------------------------------------------------------------------------------
- */
+/* ---- out ------------------------------------------------------------------------------------- */
 
 static enum sl_err send_first(struct sl_control *control, struct outgoing *item)
 {
@@ -172,8 +171,7 @@ enum sl_err sl_control_send(struct sl_control *control, const void *bytes, size_
     return control->is_writing ? SL_OK : sl_control_flush(control);
 }
 
-/* ---- in ----------------------------------------------------------------------------------------
- */
+/* ---- in -------------------------------------------------------------------------------------- */
 
 static void compact(struct sl_control *control)
 {

@@ -19,8 +19,7 @@
 #define MESSAGE_ROOM 4096 /* a provider's message before it is cut to SL_MESSAGE_BYTES_MAX */
 #define CODE_ROOM 96
 
-/* ---- the request ------------------------------------------------------------------------------
- */
+/* ---- the request ----------------------------------------------------------------------------- */
 
 static enum sl_err put_url(const struct sl_provider_config *provider, enum sl_endpoint endpoint,
                            char *url, size_t size)
@@ -72,8 +71,7 @@ static enum sl_err check_request(struct sl_json_scanner *scanner, struct sl_call
     return SL_OK;
 }
 
-/* ---- the answer -------------------------------------------------------------------------------
- */
+/* ---- the answer ------------------------------------------------------------------------------ */
 
 enum pick_idx {
     PICK_ERROR,

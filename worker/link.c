@@ -22,8 +22,7 @@
 #define GAP_MAX_NS SL_NS_PER_S
 #define SMALL_FRAME_BYTES 512
 
-/* ---- connect and greet --------------------------------------------------------------------------
- */
+/* ---- connect and greet ----------------------------------------------------------------------- */
 
 static void try_later(struct sl_worker *worker)
 {
@@ -80,8 +79,7 @@ int64_t sl_link_due_ns(const struct sl_worker *worker)
     return sl_control_is_connected(worker->control) ? INT64_MAX : worker->reconnect_ns;
 }
 
-/* ---- loss --------------------------------------------------------------------------------------
- */
+/* ---- loss ------------------------------------------------------------------------------------ */
 
 static void drop_lane(struct sl_worker *worker)
 {
@@ -122,8 +120,7 @@ void sl_link_lose(struct sl_worker *worker, enum sl_err why)
     try_later(worker);
 }
 
-/* ---- frames -------------------------------------------------------------------------------------
- */
+/* ---- frames ---------------------------------------------------------------------------------- */
 
 static enum sl_err watch_lane_bell(struct sl_worker *worker)
 {

@@ -65,8 +65,7 @@ struct parent {
     int exit_status;
 };
 
-/* ---- the delay
- * ------------------------------------------------------------------------------------ */
+/* ---- the delay ------------------------------------------------------------------------------- */
 
 int64_t sl_restart_next(struct sl_restart *restart, int64_t started_ns, int64_t now_ns,
                         bool *is_storm)
@@ -87,8 +86,7 @@ int64_t sl_restart_next(struct sl_restart *restart, int64_t started_ns, int64_t 
     return restart->gap_ns;
 }
 
-/* ---- the child
- * ------------------------------------------------------------------------------------ */
+/* ---- the child ------------------------------------------------------------------------------- */
 
 static void reset_signals(void)
 {
@@ -118,8 +116,7 @@ static NO_RETURN void child_main(const struct parent *parent, uint32_t slot)
     exit(exit_status);
 }
 
-/* ---- start
- * ------------------------------------------------------------------------------------------ */
+/* ---- start ----------------------------------------------------------------------------------- */
 
 static void start_later(struct parent *parent, struct worker_slot *slot)
 {
@@ -183,8 +180,7 @@ static void start_due(struct parent *parent)
     }
 }
 
-/* ---- the end of workers
- * -------------------------------------------------------------------------- */
+/* ---- the end of workers ---------------------------------------------------------------------- */
 
 static void signal_workers(struct parent *parent, int signal)
 {
@@ -254,8 +250,7 @@ static void reap(struct parent *parent, size_t idx)
     judge_end(parent, slot, status);
 }
 
-/* ---- signals
- * --------------------------------------------------------------------------------------- */
+/* ---- signals --------------------------------------------------------------------------------- */
 
 static void kill_all(struct parent *parent, const char *why)
 {
@@ -287,8 +282,7 @@ static void handle_signals(struct parent *parent)
     }
 }
 
-/* ---- the loop
- * --------------------------------------------------------------------------------------- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 static int sleep_ms(const struct parent *parent)
 {

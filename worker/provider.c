@@ -103,8 +103,7 @@ static void drop_hold(struct sl_provider_set *set)
     }
 }
 
-/* ---- all of them ------------------------------------------------------------------------------
- */
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 struct sl_providers *sl_providers_open(void)
 {

@@ -18,8 +18,7 @@
 
 #define FRAME_BYTES 512
 
-/* ---- judging ------------------------------------------------------------------------------------
- */
+/* ---- judging --------------------------------------------------------------------------------- */
 
 static size_t payload_bytes(const struct sl_call *call)
 {
@@ -94,8 +93,7 @@ void sl_publish_unmade(struct sl_worker *worker, struct sl_call *call, enum sl_e
     enqueue(worker, call, why);
 }
 
-/* ---- the lane
- * ------------------------------------------------------------------------------------ */
+/* ---- the lane -------------------------------------------------------------------------------- */
 
 static void release_head(struct sl_worker *worker)
 {
@@ -166,8 +164,7 @@ static enum sl_err fill_ring(struct sl_worker *worker)
     return err == SL_ERR_FULL ? SL_OK : err;
 }
 
-/* ---- the socket
- * ----------------------------------------------------------------------------------- */
+/* ---- the socket ------------------------------------------------------------------------------ */
 
 static enum sl_err send_large(struct sl_worker *worker, const struct sl_call *call)
 {
@@ -219,8 +216,7 @@ bool sl_publish_large_stored(struct sl_worker *worker)
     return true;
 }
 
-/* ---- both
- * ------------------------------------------------------------------------------------------ */
+/* ---- both ------------------------------------------------------------------------------------ */
 
 void sl_publish_results(struct sl_worker *worker)
 {

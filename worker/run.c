@@ -31,8 +31,7 @@
 
 static const char stopped_text[] = "the worker was stopped before the answer was complete";
 
-/* ---- open and close -----------------------------------------------------------------------------
- */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 static enum sl_err watch(struct sl_worker *worker, int fd, enum sl_worker_tag tag)
 {
@@ -127,8 +126,7 @@ static void worker_close(struct sl_worker *worker)
     free(worker->cfg);
 }
 
-/* ---- signals and the end
- * ------------------------------------------------------------------------- */
+/* ---- signals and the end --------------------------------------------------------------------- */
 
 static void hand_back_waiting(struct sl_worker *worker)
 {
@@ -248,8 +246,7 @@ static int64_t drain_due_ns(const struct sl_worker *worker)
     return worker->drain_due_ns > worker->now.mono_ns ? worker->drain_due_ns : end_ns;
 }
 
-/* ---- waiting
- * -------------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static void dispatch(struct sl_worker *worker, const struct epoll_event *event)
 {
@@ -349,8 +346,7 @@ static void wait_turn(struct sl_worker *worker)
     }
 }
 
-/* ---- the turn
- * --------------------------------------------------------------------------------------- */
+/* ---- the turn -------------------------------------------------------------------------------- */
 
 static void report(struct sl_worker *worker)
 {

@@ -4,7 +4,8 @@
 /*
  * What the files of worker/transfer share. Nobody else includes this, nor curl.h.
  *
- * transfer.c         the engine: starting, ending, waiting for names
+ * transfer.c         the engine: its handles, starting, ending, the turn
+ * transfer_wait.c    waiting for a provider's name, and for the first byte
  * transfer_easy.c    one transfer: options, what libcurl hands over, what its codes mean
  * transfer_socket.c  sockets and the timer of libcurl in our epoll
  */
@@ -25,6 +26,7 @@ struct sl_http_headers {
 struct sl_transfer {
     TAILQ_ENTRY(sl_transfer) link; /* busy or idle */
     struct sl_transfers *owner;
+    struct sl_shard *shard; /* while busy */
     CURL *easy;
     struct sl_call *call; /* NULL: idle */
 
@@ -48,14 +50,27 @@ TAILQ_HEAD(sl_transfer_list, sl_transfer);
 
 /* What epoll knows about a descriptor of libcurl's. */
 struct sl_socket_slot {
-    uint32_t registered; /* events in epoll, 0: not there */
-    uint32_t wanted;     /* events libcurl wants, 0: none */
-    bool is_ours;        /* opened and closed through our callbacks */
+    struct sl_shard *shard; /* that last wanted it */
+    uint32_t registered;    /* events in epoll, 0: not there */
+    uint32_t wanted;        /* events libcurl wants, 0: none */
+    bool is_ours;           /* opened and closed through our callbacks */
+};
+
+/* One multi handle. libcurl looks for a free connection by walking along all connections to the
+ * host, so its cost per call grows with the calls in flight; several small ones do not. */
+#define SL_SHARD_CALLS 256
+#define SL_SHARDS_MAX (SL_CONCURRENCY_MAX / SL_SHARD_CALLS)
+struct sl_shard {
+    struct sl_transfers *owner;
+    CURLM *multi;
+    size_t running;
+    int64_t due_ns; /* libcurl's timer */
 };
 
 struct sl_transfers {
-    CURLM *multi;
-    CURLSH *share; /* TLS sessions: a new connection resumes an old one's */
+    struct sl_shard *shards[SL_SHARDS_MAX]; /* made when needed, filled from the first on */
+    size_t shard_count;
+    CURLSH *share; /* TLS sessions: a new connection resumes an old one's; names */
     struct sl_transfers_options options;
     bool has_proxy; /* the environment names one */
 
@@ -67,15 +82,13 @@ struct sl_transfers {
     uint64_t started;
 
     int64_t now_ns;
-    int64_t curl_due_ns;       /* libcurl's timer */
     int64_t first_byte_due_ns; /* the first of our own; may be early, never late */
 
     struct sl_socket_slot *sockets; /* by descriptor */
     size_t socket_count;
 };
 
-/* ---- transfer_easy.c --------------------------------------------------------------------------
- */
+/* ---- transfer_easy.c ------------------------------------------------------------------------- */
 
 /* A new handle with all options that stay. NULL: out of memory. */
 struct sl_transfer *sl_transfer_make(struct sl_transfers *owner);
@@ -86,18 +99,33 @@ MUST_CHECK enum sl_err sl_transfer_prepare(struct sl_transfer *transfer, struct 
 /* Fills in call->answer from the ended transfer. */
 void sl_transfer_collect(struct sl_transfer *transfer, CURLcode code);
 
-/* ---- transfer.c, called from libcurl's callbacks -----------------------------------------------
- */
+/* ---- transfer.c ------------------------------------------------------------------------------ */
+
+/* Starts it now. What cannot be started comes back as done. */
+void sl_transfers_launch(struct sl_transfers *transfers, struct sl_call *call, bool is_refreshing);
+/* Gives a call back as done that was never started; it is on no list. */
+void sl_transfers_fail_unstarted(struct sl_transfers *transfers, struct sl_call *call,
+                                 enum sl_err why, const char *message);
+
+/* ---- transfer_wait.c ------------------------------------------------------------------------- */
+
+void sl_transfers_watch_first_byte(struct sl_transfers *transfers, struct sl_call *call);
+void sl_transfers_unwatch_first_byte(struct sl_call *call);
+/* Ends the calls whose first byte is overdue. */
+void sl_transfers_end_unanswered(struct sl_transfers *transfers);
+/* A call is about to end: what its end says about its provider's name. */
+void sl_transfers_settle_name(struct sl_transfers *transfers, struct sl_call *call);
+/* Starts the calls whose name has become known. */
+void sl_transfers_start_ready(struct sl_transfers *transfers);
 
 /* A byte of an answer has come: the first-byte limit is met. */
 void sl_transfer_note_first_byte(struct sl_transfer *transfer);
 /* The provider's name is resolved: a socket is being opened for it. */
 void sl_transfer_note_name(struct sl_transfer *transfer);
 
-/* ---- transfer_socket.c -------------------------------------------------------------------------
- */
+/* ---- transfer_socket.c ----------------------------------------------------------------------- */
 
-void sl_transfers_set_socket_callbacks(struct sl_transfers *transfers);
+void sl_shard_set_socket_callbacks(struct sl_shard *shard);
 void sl_transfer_set_socket_callbacks(struct sl_transfer *transfer);
 
 #endif

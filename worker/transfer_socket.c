@@ -84,7 +84,8 @@ static uint32_t events_of(int what)
 
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *socket_user)
 {
-    struct sl_transfers *transfers = user;
+    struct sl_shard *shard = user;
+    struct sl_transfers *transfers = shard->owner;
     struct sl_socket_slot *slot = get_slot(transfers, fd);
 
     (void)easy;
@@ -92,6 +93,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *s
     if (slot == NULL) {
         return -1;
     }
+    slot->shard = shard;
     slot->wanted = events_of(what);
     if (slot->wanted != 0) {
         return watch(transfers, fd, slot);
@@ -104,11 +106,11 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *s
 
 static int on_timer(CURLM *multi, long timeout_ms, void *user)
 {
-    struct sl_transfers *transfers = user;
+    struct sl_shard *shard = user;
 
     (void)multi;
-    transfers->curl_due_ns =
-        timeout_ms < 0 ? INT64_MAX : sl_time_add(transfers->now_ns, timeout_ms * SL_NS_PER_MS);
+    shard->due_ns =
+        timeout_ms < 0 ? INT64_MAX : sl_time_add(shard->owner->now_ns, timeout_ms * SL_NS_PER_MS);
     return 0;
 }
 
@@ -143,12 +145,12 @@ static int on_close_socket(void *user, curl_socket_t fd)
     return close(fd);
 }
 
-void sl_transfers_set_socket_callbacks(struct sl_transfers *transfers)
+void sl_shard_set_socket_callbacks(struct sl_shard *shard)
 {
-    curl_multi_setopt(transfers->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-    curl_multi_setopt(transfers->multi, CURLMOPT_SOCKETDATA, transfers);
-    curl_multi_setopt(transfers->multi, CURLMOPT_TIMERFUNCTION, on_timer);
-    curl_multi_setopt(transfers->multi, CURLMOPT_TIMERDATA, transfers);
+    curl_multi_setopt(shard->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+    curl_multi_setopt(shard->multi, CURLMOPT_SOCKETDATA, shard);
+    curl_multi_setopt(shard->multi, CURLMOPT_TIMERFUNCTION, on_timer);
+    curl_multi_setopt(shard->multi, CURLMOPT_TIMERDATA, shard);
 }
 
 void sl_transfer_set_socket_callbacks(struct sl_transfer *transfer)
@@ -181,6 +183,6 @@ void sl_transfers_event(struct sl_transfers *transfers, int fd, uint32_t events)
     if ((events & EPOLLOUT) != 0 || (has_fault && (slot->wanted & EPOLLOUT) != 0)) {
         mask |= CURL_CSELECT_OUT;
     }
-    CURLMcode rc = curl_multi_socket_action(transfers->multi, fd, mask, &running);
+    CURLMcode rc = curl_multi_socket_action(slot->shard->multi, fd, mask, &running);
     SL_ASSERT(rc == CURLM_OK || rc == CURLM_BAD_SOCKET);
 }

@@ -67,14 +67,12 @@ struct sl_worker {
     int64_t drain_due_ns; /* calls that still run then are broken off */
 };
 
-/* ---- run.c --------------------------------------------------------------------------------------
- */
+/* ---- run.c ----------------------------------------------------------------------------------- */
 
 /* Starts nothing more, hands back what has not begun, and ends once all the rest is handed over. */
 void sl_worker_begin_drain(struct sl_worker *worker, const char *why);
 
-/* ---- link.c: the broker ------------------------------------------------------------------------
- */
+/* ---- link.c: the broker ---------------------------------------------------------------------- */
 
 /* Connects when it is time to. */
 void sl_link_tick(struct sl_worker *worker);
@@ -85,8 +83,7 @@ void sl_link_lose(struct sl_worker *worker, enum sl_err why);
 void sl_link_send_leaving(struct sl_worker *worker);
 int64_t sl_link_due_ns(const struct sl_worker *worker);
 
-/* ---- take.c: work in ---------------------------------------------------------------------------
- */
+/* ---- take.c: work in ------------------------------------------------------------------------- */
 
 /* Takes what waits in the lane, as far as there is room for it. */
 void sl_take_work(struct sl_worker *worker);
@@ -96,8 +93,7 @@ bool sl_take_has_room(const struct sl_worker *worker);
 MUST_CHECK enum sl_err sl_take_item(struct sl_worker *worker, const struct sl_work_msg *work,
                                     struct sl_span payload);
 
-/* ---- publish.c: results out ---------------------------------------------------------------------
- */
+/* ---- publish.c: results out ------------------------------------------------------------------ */
 
 /* Judges an ended call and queues its result. */
 void sl_publish_done(struct sl_worker *worker, struct sl_call *call);

@@ -29,8 +29,7 @@ static struct fake_broker *broker;
 static size_t worker;
 static int garbled_fd = -1; /* where provider "garbled" connects to */
 
-/* ---- fixture
- * -------------------------------------------------------------------------------------- */
+/* ---- fixture --------------------------------------------------------------------------------- */
 
 static unsigned start_stub(void)
 {
@@ -121,8 +120,7 @@ static void tear_down(void)
     tmp_dir_remove();
 }
 
-/* ---- helpers
- * -------------------------------------------------------------------------------------- */
+/* ---- helpers --------------------------------------------------------------------------------- */
 
 static void send_prompt(uint64_t task, const char *provider, const char *prompt,
                         uint32_t timeout_ms)
@@ -142,9 +140,25 @@ static void send_prompt(uint64_t task, const char *provider, const char *prompt,
     fake_broker_ring(broker, worker);
 }
 
+static void show_log(void)
+{
+    FILE *file = fopen(tmp_dir_file("worker.log"), "r");
+    char line[1024];
+
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        fputs(line, stderr);
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+}
+
 static void get_result(struct fake_result *out)
 {
-    ck_assert_msg(fake_broker_result(broker, worker, out, WAIT_MS), "no result");
+    if (!fake_broker_result(broker, worker, out, WAIT_MS)) {
+        show_log();
+        ck_abort_msg("no result");
+    }
 }
 
 static void expect_idle_end(int status)
@@ -177,8 +191,7 @@ static int count_asked(const char *id)
     return count;
 }
 
-/* ---- what a provider can do
- * ------------------------------------------------------------------------ */
+/* ---- what a provider can do ------------------------------------------------------------------ */
 
 static const struct outcome {
     const char *prompt;
@@ -380,8 +393,7 @@ START_TEST(aborts_a_call_that_is_cancelled)
 }
 END_TEST
 
-/* ---- who goes away
- * ---------------------------------------------------------------------------------- */
+/* ---- who goes away --------------------------------------------------------------------------- */
 
 static bool is_held(uint64_t task, uint64_t generation)
 {
@@ -595,8 +607,7 @@ START_TEST(reads_providers_again_at_sighup)
 }
 END_TEST
 
-/* ---- the program
- * --------------------------------------------------------------------------------------- */
+/* ---- the program ----------------------------------------------------------------------------- */
 
 static int run_program(const char *text, const char *option)
 {

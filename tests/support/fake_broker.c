@@ -84,8 +84,7 @@ void fake_broker_close(struct fake_broker *broker)
     free(broker);
 }
 
-/* ---- frames -------------------------------------------------------------------------------------
- */
+/* ---- frames ---------------------------------------------------------------------------------- */
 
 static bool receive(struct fake_worker *worker)
 {
@@ -152,8 +151,7 @@ static void read_socket(struct fake_broker *broker, struct fake_worker *worker)
     }
 }
 
-/* ---- a worker joins
- * ------------------------------------------------------------------------------ */
+/* ---- a worker joins -------------------------------------------------------------------------- */
 
 static void read_hello(struct fake_broker *broker, struct fake_worker *worker)
 {
@@ -224,8 +222,7 @@ struct sl_lane *fake_broker_lane(struct fake_broker *broker, size_t worker)
     return broker->workers[worker]->lane;
 }
 
-/* ---- work out
- * ------------------------------------------------------------------------------------ */
+/* ---- work out -------------------------------------------------------------------------------- */
 
 static void send_large(struct fake_worker *worker, const struct sl_work_msg *work,
                        const struct fake_call *call)
@@ -299,8 +296,7 @@ void fake_broker_drain(struct fake_broker *broker, size_t worker)
                      (ssize_t)writer.len);
 }
 
-/* ---- results in
- * ----------------------------------------------------------------------------------- */
+/* ---- results in ------------------------------------------------------------------------------ */
 
 static void split_payload(struct fake_result *out, struct sl_span payload)
 {
