@@ -183,12 +183,17 @@ enum sl_err sl_store_open_job(struct sl_store *store, const struct sl_job_reques
     return err == SL_ERR_NOT_FOUND ? sl_db_fail(store, "job of a name", MDB_CORRUPTED) : err;
 }
 
+/* What this transaction changed is written first, to be seen as it is now. */
 static enum sl_err seek_below(struct sl_store *store, uint32_t below, struct sl_db_cursor *cursor)
 {
     struct sl_key key;
+    enum sl_err err = sl_store_flush_jobs(store);
 
+    if (err != SL_OK) {
+        return err;
+    }
     sl_key_u32(&key, below);
-    enum sl_err err = sl_db_seek(store, SL_DB_JOBS, &key, cursor);
+    err = sl_db_seek(store, SL_DB_JOBS, &key, cursor);
     return err == SL_OK || err == SL_ERR_NOT_FOUND ? sl_db_prev(store, cursor) : err;
 }
 
@@ -200,7 +205,7 @@ static bool is_shown(const struct sl_cached_job *entry, uint32_t uid, bool is_ad
 enum sl_err sl_store_previous_job(struct sl_store *store, uint32_t uid, bool is_admin,
                                   uint32_t *below, struct sl_job_info *out)
 {
-    struct sl_db_cursor cursor;
+    struct sl_db_cursor cursor = {0};
     struct sl_cached_job entry;
     enum sl_err err = seek_below(store, *below, &cursor);
 
