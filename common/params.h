@@ -78,6 +78,11 @@ void sl_config_unused(const struct sl_config *config, char *text, size_t size);
  * empty: none. */
 void sl_config_restart_needed(const struct sl_config *running, const struct sl_config *loaded,
                               char *text, size_t size);
+/* Those that differ and take effect at once, likewise; providers of one name are compared. */
+void sl_config_changed(const struct sl_config *running, const struct sl_config *loaded, char *text,
+                       size_t size);
+/* Puts the running values of the settings that need a restart into `loaded`. */
+void sl_config_keep_running(const struct sl_config *running, struct sl_config *loaded);
 
 /* The first provider whose models match; or the one of that name. NULL: none. */
 const struct sl_provider_config *sl_config_find_provider(const struct sl_config *config,

@@ -131,21 +131,65 @@ void sl_config_unused(const struct sl_config *config, char *text, size_t size)
     }
 }
 
-void sl_config_restart_needed(const struct sl_config *running, const struct sl_config *loaded,
-                              char *text, size_t size)
+/* ---- a reload -------------------------------------------------------------------------------- */
+
+static bool differs(const struct sl_param *row, const void *one, const void *other)
+{
+    return memcmp((const char *)one + row->offset, (const char *)other + row->offset, row->size) !=
+           0;
+}
+
+static bool differs_anywhere(const struct sl_param *row, const struct sl_config *running,
+                             const struct sl_config *loaded)
+{
+    if (!row->is_of_provider) {
+        return differs(row, running, loaded);
+    }
+    for (uint32_t i = 0; i < running->provider_count; i++) {
+        const struct sl_provider_config *before = &running->providers[i];
+        const struct sl_provider_config *now =
+            sl_config_find_provider(loaded, sl_span_str(before->name));
+        if (now != NULL && differs(row, before, now)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void name_differences(const struct sl_config *running, const struct sl_config *loaded,
+                             enum sl_param_effect effect, char *text, size_t size)
 {
     const struct sl_param *row;
 
     SL_ASSERT(size > 0);
     text[0] = '\0';
     for (size_t i = 0; (row = sl_params_row(i)) != NULL; i++) {
-        if (row->effect != SL_PARAM_RESTART) {
-            continue;
-        }
-        SL_ASSERT(!row->is_of_provider); /* a reload replaces providers as a whole */
-        if (memcmp((const char *)running + row->offset, (const char *)loaded + row->offset,
-                   row->size) != 0) {
+        if (row->effect == effect && differs_anywhere(row, running, loaded)) {
             append_name(text, size, row->key);
+        }
+    }
+}
+
+void sl_config_restart_needed(const struct sl_config *running, const struct sl_config *loaded,
+                              char *text, size_t size)
+{
+    name_differences(running, loaded, SL_PARAM_RESTART, text, size);
+}
+
+void sl_config_changed(const struct sl_config *running, const struct sl_config *loaded, char *text,
+                       size_t size)
+{
+    name_differences(running, loaded, SL_PARAM_RELOAD, text, size);
+}
+
+void sl_config_keep_running(const struct sl_config *running, struct sl_config *loaded)
+{
+    const struct sl_param *row;
+
+    for (size_t i = 0; (row = sl_params_row(i)) != NULL; i++) {
+        if (row->effect == SL_PARAM_RESTART) {
+            SL_ASSERT(!row->is_of_provider); /* a reload replaces providers as a whole */
+            memcpy((char *)loaded + row->offset, (const char *)running + row->offset, row->size);
         }
     }
 }
