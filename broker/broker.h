@@ -377,11 +377,13 @@ struct sl_broker {
     enum sl_broker_state state;
     int exit_status;
     int64_t drain_due_ns;
+    int64_t extend_due_ns; /* when to ask the supervisor for more time, while draining */
     uint32_t signals_seen;
     uid_t uid;
 
     int epoll_fd;
     struct sl_source listen;
+    bool is_listen_adopted; /* the supervisor's socket: it stays when we leave */
     struct sl_source signals;
     struct sl_source store_events;
     struct sl_source http_events;

@@ -22,6 +22,8 @@
 
 #define EVENTS_PER_TURN 256
 #define IDLE_WAIT_MS 1000 /* longest sleep: bounds every forgotten deadline */
+#define EXTEND_EVERY_NS (5 * SL_NS_PER_S)
+#define EXTEND_BY "EXTEND_TIMEOUT_USEC=15000000" /* three times as long: a late turn is no end */
 #define SPACE_CHECK_NS SL_NS_PER_S
 #define SPACE_RESERVE_BYTES (64 * SL_MIB) /* what running work may still need */
 
@@ -179,6 +181,15 @@ static void check_space(struct sl_broker *broker)
     broker->has_space = has_space;
 }
 
+/* A drain may outlast TimeoutStopSec; drain_timeout_s bounds it, and with it this. */
+static void ask_for_time(struct sl_broker *broker)
+{
+    if (broker->state == SL_BROKER_DRAINING && broker->now.mono_ns >= broker->extend_due_ns) {
+        sl_notify(EXTEND_BY);
+        broker->extend_due_ns = broker->now.mono_ns + EXTEND_EVERY_NS;
+    }
+}
+
 static void run_timers(struct sl_broker *broker)
 {
     int64_t now_ns = broker->now.mono_ns;
@@ -192,6 +203,7 @@ static void run_timers(struct sl_broker *broker)
     if (broker->state == SL_BROKER_DRAINING && now_ns >= broker->drain_due_ns) {
         stop_now(broker, "drain_timeout_s");
     }
+    ask_for_time(broker);
     if (broker->watchdog_ns > 0 && now_ns >= broker->watchdog_due_ns) {
         sl_notify("WATCHDOG=1");
         broker->watchdog_due_ns = now_ns + (int64_t)broker->watchdog_ns;
@@ -237,8 +249,8 @@ static int wait_events(struct sl_broker *broker, struct epoll_event *events)
     int timeout_ms = may_sleep ? wait_ms(broker) : 0;
     int count = epoll_wait(broker->epoll_fd, events, EVENTS_PER_TURN, timeout_ms);
 
+    SL_ASSERT(count >= 0 || errno == EINTR); /* a debugger or a stop and continue interrupts it */
     sl_workers_wake(broker);
-    SL_ASSERT(count >= 0 || errno == EINTR);
     return SL_MAX(count, 0);
 }
 

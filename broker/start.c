@@ -167,14 +167,45 @@ static enum sl_err open_http(struct sl_broker *broker)
     return sl_loop_watch(broker, &broker->http_events, EPOLLIN);
 }
 
-static enum sl_err open_doors(struct sl_broker *broker)
+/* Socket activation: systemd listens for us, so that clients wait instead of failing while the
+ * broker restarts. */
+static enum sl_err adopt_listener(struct sl_broker *broker, int count)
 {
-    enum sl_err err =
-        sl_os_listen_unix(broker->config->socket_path, SOCKET_MODE, &broker->listen.fd);
+    const char *path = broker->config->socket_path;
+    enum sl_err err = count == 1 ? sl_os_adopt_listener(SL_NOTIFY_LISTEN_FD, path) : SL_ERR_CONFIG;
 
     if (err != SL_OK) {
-        return fail(err, broker->config->socket_path,
-                    err == SL_ERR_STORE_LOCKED ? "another broker answers here" : strerror(errno));
+        return fail(err, path,
+                    err == SL_ERR_IO
+                        ? strerror(errno)
+                        : "the supervisor must pass one stream socket that listens at this path");
+    }
+    broker->listen.fd = SL_NOTIFY_LISTEN_FD;
+    broker->is_listen_adopted = true;
+    return SL_OK;
+}
+
+static enum sl_err listen_at_path(struct sl_broker *broker)
+{
+    int passed = sl_notify_listen_count();
+
+    if (passed > 0) {
+        return adopt_listener(broker, passed);
+    }
+    enum sl_err err =
+        sl_os_listen_unix(broker->config->socket_path, SOCKET_MODE, &broker->listen.fd);
+    return err == SL_OK
+               ? SL_OK
+               : fail(err, broker->config->socket_path,
+                      err == SL_ERR_STORE_LOCKED ? "another broker answers here" : strerror(errno));
+}
+
+static enum sl_err open_doors(struct sl_broker *broker)
+{
+    enum sl_err err = listen_at_path(broker);
+
+    if (err != SL_OK) {
+        return err;
     }
     broker->listen.on_event = sl_conn_on_listen;
     err = sl_loop_watch(broker, &broker->listen, EPOLLIN);
@@ -222,7 +253,7 @@ static void finish(struct sl_broker *broker, int *lock_fd)
             sl_conn_close(&broker->conns[i]);
         }
     }
-    if (broker->listen.fd >= 0) {
+    if (broker->listen.fd >= 0 && !broker->is_listen_adopted) {
         unlink(broker->config->socket_path);
     }
     if (broker->commit != NULL) {

@@ -35,6 +35,18 @@ void sl_notify(const char *state)
     close(fd);
 }
 
+int sl_notify_listen_count(void)
+{
+    const char *count_text = getenv("LISTEN_FDS");
+    const char *pid_text = getenv("LISTEN_PID");
+
+    if (count_text == NULL || pid_text == NULL || strtol(pid_text, NULL, 10) != (long)getpid()) {
+        return 0;
+    }
+    long count = strtol(count_text, NULL, 10);
+    return count > 0 && count < INT32_MAX ? (int)count : 0;
+}
+
 int64_t sl_notify_watchdog_ns(void)
 {
     const char *text = getenv("WATCHDOG_USEC");

@@ -158,6 +158,33 @@ enum sl_err sl_os_listen_unix(const char *path, mode_t mode, int *out)
     return SL_OK;
 }
 
+static int socket_option(int fd, int name)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+
+    return getsockopt(fd, SOL_SOCKET, name, &value, &len) == 0 ? value : -1;
+}
+
+enum sl_err sl_os_adopt_listener(int fd, const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNSPEC};
+    socklen_t len = sizeof(address) - 1; /* so that the path ends with a NUL whatever comes */
+
+    if (getsockname(fd, (struct sockaddr *)&address, &len) != 0) {
+        return SL_ERR_IO;
+    }
+    if (address.sun_family != AF_UNIX || socket_option(fd, SO_TYPE) != SOCK_STREAM ||
+        socket_option(fd, SO_ACCEPTCONN) != 1 || strcmp(address.sun_path, path) != 0) {
+        errno = 0;
+        return SL_ERR_CONFIG;
+    }
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+        return SL_ERR_IO;
+    }
+    return sl_os_set_nonblocking(fd, true);
+}
+
 enum sl_err sl_os_get_peer(int fd, struct sl_os_peer *out)
 {
     struct ucred cred;

@@ -17,6 +17,9 @@
  * answers is SL_ERR_STORE_LOCKED. The directory is made when it is missing. `mode` is the socket
  * file's. */
 MUST_CHECK enum sl_err sl_os_listen_unix(const char *path, mode_t mode, int *fd);
+/* Takes over a listening Unix socket made by a supervisor: sets it non-blocking and close-on-exec.
+ * SL_ERR_CONFIG, with errno 0, when it is no such socket or not at `path`; SL_ERR_IO. */
+MUST_CHECK enum sl_err sl_os_adopt_listener(int fd, const char *path);
 /* Connects (blocking connect, blocking socket). SL_ERR_UNREACHABLE | SL_ERR_PERMISSION | SL_ERR_IO.
  */
 MUST_CHECK enum sl_err sl_os_connect_unix(const char *path, int *fd);

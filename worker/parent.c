@@ -36,6 +36,8 @@
 #define GOOD_LIFE_NS (60 * SL_NS_PER_S)
 #define STORM_NS (10 * SL_NS_PER_S)
 #define DRAIN_MARGIN_NS (5 * SL_NS_PER_S)
+#define EXTEND_EVERY_NS (5 * SL_NS_PER_S)
+#define EXTEND_BY "EXTEND_TIMEOUT_USEC=15000000" /* three times as long: a late turn is no end */
 #define SLEEP_MS_MAX 60000
 #define SLOTS_MAX 64 /* worker.processes is at most this */
 #define SIGNAL_DATA UINT64_MAX
@@ -60,7 +62,8 @@ struct parent {
     int64_t watchdog_gap_ns; /* 0: nobody asked */
     int64_t watchdog_ns;
     bool is_draining;
-    int64_t kill_ns; /* workers that still live then are killed */
+    int64_t kill_ns;   /* workers that still live then are killed */
+    int64_t extend_ns; /* when to ask the supervisor for more time, while draining */
     unsigned interrupts;
     int exit_status;
 };
@@ -256,6 +259,7 @@ static void kill_all(struct parent *parent, const char *why)
 {
     sl_log(SL_EVENT_DRAIN, "ends by force workers=%zu: %s", parent->alive, why);
     parent->kill_ns = INT64_MAX;
+    parent->extend_ns = INT64_MAX; /* no more time is needed */
     signal_workers(parent, SIGKILL);
 }
 
@@ -286,7 +290,7 @@ static void handle_signals(struct parent *parent)
 
 static int sleep_ms(const struct parent *parent)
 {
-    int64_t due_ns = parent->is_draining ? parent->kill_ns : INT64_MAX;
+    int64_t due_ns = parent->is_draining ? SL_MIN(parent->kill_ns, parent->extend_ns) : INT64_MAX;
 
     for (size_t i = 0; i < parent->slot_count && !parent->is_draining; i++) {
         if (parent->slots[i].pid == 0) {
@@ -297,6 +301,18 @@ static int sleep_ms(const struct parent *parent)
         due_ns = SL_MIN(due_ns, parent->watchdog_ns);
     }
     return sl_time_left_ms(due_ns, parent->now_ns, SLEEP_MS_MAX);
+}
+
+static void notify_supervisor(struct parent *parent)
+{
+    if (parent->is_draining && parent->extend_ns <= parent->now_ns) {
+        parent->extend_ns = sl_time_add(parent->now_ns, EXTEND_EVERY_NS);
+        sl_notify(EXTEND_BY);
+    }
+    if (parent->watchdog_gap_ns > 0 && parent->watchdog_ns <= parent->now_ns) {
+        parent->watchdog_ns = sl_time_add(parent->now_ns, parent->watchdog_gap_ns);
+        sl_notify("WATCHDOG=1");
+    }
 }
 
 static void wait_turn(struct parent *parent)
@@ -316,10 +332,7 @@ static void wait_turn(struct parent *parent)
     if (parent->is_draining && parent->kill_ns <= parent->now_ns) {
         kill_all(parent, "drain_timeout_s has passed");
     }
-    if (parent->watchdog_gap_ns > 0 && parent->watchdog_ns <= parent->now_ns) {
-        parent->watchdog_ns = sl_time_add(parent->now_ns, parent->watchdog_gap_ns);
-        sl_notify("WATCHDOG=1");
-    }
+    notify_supervisor(parent);
 }
 
 static bool parent_open(struct parent *parent)

@@ -101,14 +101,14 @@ def _die_with_parent():
 class Process:
     """A program under test in a process group of its own; what it prints is read line by line."""
 
-    def __init__(self, name, command, env, cwd):
+    def __init__(self, name, command, env, cwd, pass_fds=()):
         self.name = name
         self.lines = []
         self.changed = threading.Condition()
         self.popen = subprocess.Popen(
             [str(word) for word in command], env=env, cwd=cwd, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=_die_with_parent)
+            pass_fds=pass_fds, preexec_fn=_die_with_parent)
         self.pid = self.popen.pid
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
