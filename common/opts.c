@@ -158,22 +158,27 @@ static const char *take_value(struct cursor *cursor, const char *inline_value)
     return cursor->argv[++cursor->idx];
 }
 
-/* One argument that opens with "-". SL_OPTS_RUN: stored. */
+/* An option that is no row of the table: help, version or an error; the program ends. */
+static enum sl_opts_result take_unknown(struct sl_opts *out, struct sl_span name, bool has_value,
+                                        int *exit_status)
+{
+    if (has_value || !answer_builtin(out->spec, name, exit_status)) {
+        *exit_status =
+            sl_opts_refuse(out->spec, "unknown option \"--%.*s\"", (int)name.len, name.ptr);
+    }
+    return SL_OPTS_EXIT;
+}
+
+/* One argument that opens with "--". SL_OPTS_RUN: stored. */
 static enum sl_opts_result take_option(struct sl_opts *out, struct cursor *cursor, int *exit_status)
 {
-    const char *text = cursor->argv[cursor->idx];
-    size_t dashes = text[1] == '-' ? 2 : 1;
-    struct sl_span name = sl_span_of(text + dashes, strcspn(text + dashes, "="));
-    const char *inline_value = name.ptr[name.len] == '=' ? name.ptr + name.len + 1 : NULL;
-    size_t row = dashes == 2 ? find_row(out->spec, name) : NOT_FOUND;
+    const char *text = cursor->argv[cursor->idx] + strlen("--");
+    struct sl_span name = sl_span_of(text, strcspn(text, "="));
+    const char *inline_value = text[name.len] == '=' ? text + name.len + 1 : NULL;
+    size_t row = find_row(out->spec, name);
 
     if (row == NOT_FOUND) {
-        if (dashes == 2 && inline_value == NULL && answer_builtin(out->spec, name, exit_status)) {
-            return SL_OPTS_EXIT;
-        }
-        *exit_status =
-            sl_opts_refuse(out->spec, "unknown option \"%.*s\"", (int)(name.len + dashes), text);
-        return SL_OPTS_EXIT;
+        return take_unknown(out, name, inline_value != NULL, exit_status);
     }
     const struct sl_opt *opt = &out->spec->options[row];
     if (opt->arg == NULL && inline_value != NULL) {
@@ -210,6 +215,10 @@ static enum sl_opts_result take_argument(struct sl_opts *out, struct cursor *cur
     if (strcmp(text, "--") == 0) {
         cursor->is_only_positional = true;
         return SL_OPTS_RUN;
+    }
+    if (text[1] != '-') {
+        *exit_status = sl_opts_refuse(out->spec, "unknown option \"%s\"", text);
+        return SL_OPTS_EXIT;
     }
     return take_option(out, cursor, exit_status);
 }

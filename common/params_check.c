@@ -107,17 +107,35 @@ static bool check_variable(const struct sl_param_target *target, const char *val
     return true;
 }
 
-static bool check_url(const struct sl_param_target *target, const char *value)
+/* What stands after "http://" or "https://"; NULL: neither. */
+static const char *skip_scheme(const char *url)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+
+    for (size_t i = 0; i < SL_ARRAY_LEN(schemes); i++) {
+        if (strncmp(url, schemes[i], strlen(schemes[i])) == 0) {
+            return url + strlen(schemes[i]);
+        }
+    }
+    return NULL;
+}
+
+static bool has_good_host(const char *rest)
 {
     struct sl_span host;
     struct sl_span port;
-    const char *rest = NULL;
 
-    if (strncmp(value, "http://", 7) == 0) {
-        rest = value + 7;
-    } else if (strncmp(value, "https://", 8) == 0) {
-        rest = value + 8;
+    if (!split_host(sl_span_of(rest, strcspn(rest, "/")), &host, &port)) {
+        return false;
     }
+    bool is_host = rest[0] == '[' ? is_ip(AF_INET6, host) : is_made_of(host, ".-_");
+    return is_host && (port.ptr == NULL || is_port(port, 1));
+}
+
+static bool check_url(const struct sl_param_target *target, const char *value)
+{
+    const char *rest = skip_scheme(value);
+
     if (rest == NULL) {
         return sl_params_refuse(target, "does not open with http:// or https://; write such as "
                                         "https://api.openai.com/v1");
@@ -126,9 +144,7 @@ static bool check_url(const struct sl_param_target *target, const char *value)
         return sl_params_refuse(target, "holds a user, a query, a fragment or a space; write only "
                                         "scheme, host, port and path");
     }
-    if (!split_host(sl_span_of(rest, strcspn(rest, "/")), &host, &port) ||
-        (rest[0] == '[' ? !is_ip(AF_INET6, host) : !is_made_of(host, ".-_")) ||
-        (port.ptr != NULL && !is_port(port, 1))) {
+    if (!has_good_host(rest)) {
         return sl_params_refuse(target, "has no usable host or port; write such as "
                                         "https://api.openai.com/v1 or http://127.0.0.1:8000/v1");
     }

@@ -301,6 +301,31 @@ static bool set_choice(const struct sl_param_target *target, const char *value)
     return true;
 }
 
+/* Bytes of a string that are kept: paths are appended to a URL, and open with a slash. */
+static size_t kept_bytes(enum sl_param_type type, const char *value, size_t len)
+{
+    while (type == SL_PARAM_URL && len > 0 && value[len - 1] == '/') {
+        len--;
+    }
+    return len;
+}
+
+static bool set_text_member(const struct sl_param_target *target, const char *value)
+{
+    const struct sl_param *row = target->row;
+    size_t len = strlen(value);
+
+    SL_ASSERT((size_t)row->max < row->size);
+    if (len < (size_t)row->min || len > (size_t)row->max) {
+        return sl_params_refuse(target, "has %zu bytes; write %s", len, row->range);
+    }
+    if (len > 0 && !sl_params_check_string(target, value)) {
+        return false;
+    }
+    store(target, value, kept_bytes(row->type, value, len));
+    return true;
+}
+
 bool sl_params_set_string(const struct sl_param_target *target, const char *value)
 {
     const struct sl_param *row = target->row;
@@ -308,24 +333,11 @@ bool sl_params_set_string(const struct sl_param_target *target, const char *valu
     if (row->type == SL_PARAM_CHOICE) {
         return set_choice(target, value);
     }
-    if (row->type < SL_PARAM_NAME) {
+    if (row->type < SL_PARAM_NAME) { /* the types that are strings stand last */
         return sl_params_refuse(target, "is a string; write a %s (%s)", type_name(row->type),
                                 row->range);
     }
-    size_t len = strlen(value);
-    if (len < (size_t)row->min || len > (size_t)row->max || len >= row->size) {
-        return sl_params_refuse(target, "has %zu bytes; write %s", len, row->range);
-    }
-    if (len > 0 && !sl_params_check_string(target, value)) {
-        return false;
-    }
-    if (row->type == SL_PARAM_URL) { /* paths are appended to it, and open with a slash */
-        while (len > 0 && value[len - 1] == '/') {
-            len--;
-        }
-    }
-    store(target, value, len);
-    return true;
+    return set_text_member(target, value);
 }
 
 bool sl_params_add_name(const struct sl_param_target *target, const char *value)

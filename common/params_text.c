@@ -30,24 +30,39 @@ static bool opens_with(const struct scan *scan, const char *text)
     return strncmp(scan->at, text, strlen(text)) == 0;
 }
 
-/* From after `begin` to after `end`, or to the end of the text. */
-static void skip_comment(struct scan *scan, const char *begin, const char *end)
+static bool refuse_open(const struct scan *scan, int line, const char *what)
 {
-    for (size_t i = 0; i < strlen(begin); i++) {
+    return sl_params_refuse_line(scan->load, line, "the %s that opens here is not closed", what);
+}
+
+static void skip_line(struct scan *scan)
+{
+    while (*scan->at != '\0' && *scan->at != '\n') {
+        scan->at++;
+    }
+}
+
+static bool skip_block_comment(struct scan *scan)
+{
+    int line = scan->line;
+
+    scan->at += strlen("/*");
+    while (!opens_with(scan, "*/")) {
+        if (*scan->at == '\0') {
+            return refuse_open(scan, line, "comment");
+        }
         step(scan);
     }
-    while (*scan->at != '\0' && !opens_with(scan, end)) {
-        step(scan);
-    }
-    for (size_t i = 0; i < strlen(end) && *scan->at != '\0'; i++) {
-        step(scan);
-    }
+    scan->at += strlen("*/");
+    return true;
 }
 
 static bool skip_string(struct scan *scan)
 {
+    int line = scan->line;
+
     step(scan);
-    while (*scan->at != '\0' && *scan->at != '"') {
+    while (*scan->at != '"') {
         if (opens_with(scan, "\\x00")) {
             return sl_params_refuse_line(scan->load, scan->line,
                                          "a string holds \\x00; remove it, strings end there");
@@ -55,11 +70,12 @@ static bool skip_string(struct scan *scan)
         if (*scan->at == '\\' && scan->at[1] != '\0') {
             step(scan);
         }
+        if (*scan->at == '\0') {
+            return refuse_open(scan, line, "string");
+        }
         step(scan);
     }
-    if (*scan->at != '\0') {
-        step(scan);
-    }
+    step(scan);
     return true;
 }
 
@@ -112,24 +128,18 @@ static bool check_number(struct scan *scan)
     return true;
 }
 
-static bool skip_token(struct scan *scan)
+/* What begins here, other than a string or a number. */
+static bool skip_other(struct scan *scan)
 {
-    if (*scan->at == '"') {
-        return skip_string(scan);
-    }
-    if (isdigit((unsigned char)*scan->at)) {
-        return check_number(scan);
-    }
     if (opens_with(scan, "@include")) {
         return sl_params_refuse_line(scan->load, scan->line,
                                      "@include is not supported; write everything in one file");
     }
-    if (*scan->at == '#') {
-        skip_comment(scan, "#", "\n");
-    } else if (opens_with(scan, "//")) {
-        skip_comment(scan, "//", "\n");
-    } else if (opens_with(scan, "/*")) {
-        skip_comment(scan, "/*", "*/");
+    if (opens_with(scan, "/*")) {
+        return skip_block_comment(scan);
+    }
+    if (*scan->at == '#' || opens_with(scan, "//")) {
+        skip_line(scan);
     } else if (isalpha((unsigned char)*scan->at) || *scan->at == '*') {
         skip_word(scan);
     } else {
@@ -138,18 +148,33 @@ static bool skip_token(struct scan *scan)
     return true;
 }
 
+static bool skip_token(struct scan *scan)
+{
+    if (*scan->at == '"') {
+        return skip_string(scan);
+    }
+    if (isdigit((unsigned char)*scan->at)) {
+        return check_number(scan);
+    }
+    return skip_other(scan);
+}
+
 bool sl_params_check_text(const struct sl_params_load *load, size_t len)
 {
     struct scan scan = {.load = load, .at = load->text, .line = 1};
+    const char *end = load->text + strlen(load->text);
 
+    if (end != load->text + len) {
+        while (scan.at < end) {
+            step(&scan);
+        }
+        return sl_params_refuse_line(load, scan.line,
+                                     "the file holds a NUL byte; write plain text");
+    }
     while (*scan.at != '\0') {
         if (!skip_token(&scan)) {
             return false;
         }
-    }
-    if (scan.at != load->text + len) {
-        return sl_params_refuse_line(load, scan.line,
-                                     "the file holds a NUL byte; write plain text");
     }
     return true;
 }

@@ -44,6 +44,13 @@ void case_end(void)
     tmp_dir_remove();
 }
 
+bool case_config_is_untouched(void)
+{
+    const unsigned char *bytes = (const unsigned char *)&config;
+
+    return bytes[0] == 0x5a && memcmp(bytes, bytes + 1, sizeof(config) - 1) == 0;
+}
+
 enum sl_err case_load(const char *text)
 {
     return sl_config_load(tmp_dir_write("sluice.conf", text), &config, &fault);

@@ -12,6 +12,9 @@ extern struct sl_config_fault *const case_fault;
 void case_begin(void);
 void case_end(void);
 
+/* Is every byte of the configuration still 0x5a? */
+bool case_config_is_untouched(void);
+
 /* Writes sluice.conf into the test's directory and loads it. */
 enum sl_err case_load(const char *text);
 
