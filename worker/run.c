@@ -254,7 +254,10 @@ static void dispatch(struct sl_worker *worker, const struct epoll_event *event)
     case SL_TAG_CONTROL:
         sl_link_event(worker, event->events);
         return;
-    case SL_TAG_BELL: /* the ring is looked at in every turn */
+    case SL_TAG_BELL:
+        /* The ring is looked at in every turn; but a bell rung late, after we got up, must not stay
+         * readable: it would end every look for events at once. */
+        sl_os_event_clear(worker->own_event_fd);
         return;
     case SL_TAG_SIGNAL:
         handle_signals(worker);
