@@ -8,8 +8,9 @@
  * mend it.
  *
  * SIGTERM drains: the workers get it too, and have drain_timeout and a little more. A second one,
- * or two SIGINT, kill them at once; the broker's leases cover what was in flight. SIGHUP goes on
- * to the workers. When the parent dies its workers drain (PR_SET_PDEATHSIG).
+ * or two SIGINT, kill them at once; the broker's leases cover what was in flight. SIGHUP reads the
+ * configuration again and goes on to the workers. When the parent dies its workers drain
+ * (PR_SET_PDEATHSIG).
  *
  * Logs worker_start, worker_exit, worker_throttled. Errors: exit status 3 and 5.
  */
@@ -52,6 +53,7 @@ struct worker_slot {
 
 struct parent {
     const struct sl_parent_options *options;
+    struct sl_config cfg; /* what workers start with; read again at SIGHUP */
     pid_t pid;
     int epoll_fd;
     int signal_fd;
@@ -105,7 +107,7 @@ static void reset_signals(void)
 static NO_RETURN void child_main(const struct parent *parent, uint32_t slot)
 {
     const struct sl_worker_options options = {
-        .config_path = parent->options->config_path, .cfg = parent->options->cfg, .slot = slot};
+        .config_path = parent->options->config_path, .cfg = &parent->cfg, .slot = slot};
 
     if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || getppid() != parent->pid ||
         syscall(SYS_close_range, 3U, ~0U, 0U) != 0) {
@@ -201,8 +203,8 @@ static void begin_drain(struct parent *parent, int exit_status, const char *why)
     }
     parent->is_draining = true;
     parent->exit_status = exit_status;
-    parent->kill_ns = sl_time_add(
-        parent->now_ns, parent->options->cfg->drain_timeout_ms * SL_NS_PER_MS + DRAIN_MARGIN_NS);
+    parent->kill_ns =
+        sl_time_add(parent->now_ns, parent->cfg.drain_timeout_ms * SL_NS_PER_MS + DRAIN_MARGIN_NS);
     sl_log(SL_EVENT_DRAIN, "begins workers=%zu: %s", parent->alive, why);
     sl_notify("STOPPING=1");
     signal_workers(parent, SIGTERM);
@@ -213,7 +215,10 @@ static void log_end(const struct parent *parent, size_t idx, int status)
     const struct worker_slot *slot = &parent->slots[idx];
     long long lived_ms = (long long)((parent->now_ns - slot->started_ns) / SL_NS_PER_MS);
 
-    if (WIFSIGNALED(status)) {
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) { /* as it was told to */
+        sl_log(SL_EVENT_STOP, "slot=%zu worker=%d status=0 lived_ms=%lld", idx, (int)slot->pid,
+               lived_ms);
+    } else if (WIFSIGNALED(status)) {
         sl_log(SL_EVENT_WORKER_EXIT, "slot=%zu worker=%d signal=%d lived_ms=%lld", idx,
                (int)slot->pid, WTERMSIG(status), lived_ms);
     } else {
@@ -263,10 +268,33 @@ static void kill_all(struct parent *parent, const char *why)
     signal_workers(parent, SIGKILL);
 }
 
+/* Workers that run read the file themselves, and their keys; those to come start with it. A faulty
+ * file is told once, here, and goes no further. */
+static void reload(struct parent *parent)
+{
+    static struct sl_config loaded; /* large */
+    struct sl_config_fault fault;
+    char restart[256];
+
+    if (sl_config_load(parent->options->config_path, &loaded, &fault) != SL_OK) {
+        sl_log(SL_EVENT_CONFIG_ERROR, "the settings before stay in use: %s", fault.text);
+        return;
+    }
+    sl_config_restart_needed(&parent->cfg, &loaded, restart, sizeof(restart));
+    if (restart[0] != '\0') {
+        sl_log(SL_EVENT_CONFIG_RESTART, "what=\"%s\" advice=\"the running values stay; restart\"",
+               restart);
+    }
+    sl_config_keep_running(&parent->cfg, &loaded);
+    parent->cfg = loaded;
+    sl_log_set_level(loaded.log_level);
+    signal_workers(parent, SIGHUP);
+}
+
 static void handle_signal(struct parent *parent, int signal)
 {
     if (signal == SIGHUP) {
-        signal_workers(parent, SIGHUP);
+        reload(parent);
         return;
     }
     parent->interrupts += signal == SIGINT ? 1 : 0;
@@ -350,6 +378,7 @@ int sl_parent_run(const struct sl_parent_options *options)
     static struct parent parent;
 
     parent = (struct parent){.options = options,
+                             .cfg = *options->cfg,
                              .pid = getpid(),
                              .epoll_fd = -1,
                              .signal_fd = -1,

@@ -174,8 +174,8 @@ static void reload(struct sl_worker *worker)
     }
     sl_transfers_set_concurrency(worker->transfers, cfg->concurrency);
     sl_log_set_level(cfg->log_level);
-    /* The socket is the one thing here that a running worker does not change. */
-    memcpy(cfg->socket_path, worker->cfg->socket_path, sizeof(cfg->socket_path));
+    sl_config_keep_running(worker->cfg, cfg);
+    sl_log(SL_EVENT_CONFIG_RELOADED, "providers=%u", cfg->provider_count);
     free(worker->cfg);
     worker->cfg = cfg;
 }

@@ -85,8 +85,9 @@ static enum sl_err begin_call(struct sl_worker *worker, const struct sl_work_msg
     }
     struct sl_provider *provider = sl_providers_find(worker->providers, name);
     err = check_call(worker, call, provider, name);
-    if (err != SL_OK) {
-        sl_publish_unmade(worker, call, err, 0);
+    if (err != SL_OK) { /* a provider that is not known may be after the next SIGHUP */
+        bool may_be_made = err == SL_ERR_UNKNOWN_PROVIDER;
+        sl_publish_unmade(worker, call, err, may_be_made ? SL_RESULT_NOT_STARTED : 0);
         return SL_OK;
     }
     sl_provider_give_to(provider, call);

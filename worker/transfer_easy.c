@@ -67,22 +67,27 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *user)
     return len;
 }
 
-static void copy_value(char *out, size_t size, struct sl_span value)
+static struct sl_span trim(struct sl_span value)
 {
-    size_t len = 0;
+    static const char blanks[] = " \t\r\n";
 
-    while (value.len > 0 && (value.ptr[0] == ' ' || value.ptr[0] == '\t')) {
+    while (value.len > 0 && strchr(blanks, value.ptr[0]) != NULL) {
         value = sl_span_of(value.ptr + 1, value.len - 1);
     }
-    for (size_t i = 0; i < value.len && len + 1 < size; i++) {
-        char c = value.ptr[i];
-        if (c == '\r' || c == '\n') {
-            break;
-        }
-        out[len++] = c >= 0x20 && c < 0x7f ? c : '?';
+    while (value.len > 0 && strchr(blanks, value.ptr[value.len - 1]) != NULL) {
+        value.len--;
     }
-    while (len > 0 && out[len - 1] == ' ') {
-        len--;
+    return value;
+}
+
+static void copy_value(char *out, size_t size, struct sl_span value)
+{
+    value = trim(value);
+    size_t len = SL_MIN(value.len, size - 1);
+
+    for (size_t i = 0; i < len; i++) {
+        char c = value.ptr[i];
+        out[i] = c >= 0x20 && c < 0x7f ? c : '?';
     }
     out[len] = '\0';
 }
@@ -223,8 +228,8 @@ static CURLcode set_habits(struct sl_transfer *transfer)
     curl_easy_setopt(easy, CURLOPT_MAXLIFETIME_CONN, CONNECTION_LIFE_S);
     curl_easy_setopt(easy, CURLOPT_DNS_CACHE_TIMEOUT, -1L); /* renewed by our own rule */
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);         /* never join a resolver thread */
-    /* Without a directory libcurl keeps the certificates it has read; else it reads the whole bundle
-     * again, 25 ms of processor time, for every connection. */
+    /* Without a directory libcurl keeps the certificates it has read; else it reads the whole
+     * bundle again, 25 ms of processor time, for every connection. */
     curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     curl_easy_setopt(easy, CURLOPT_SHARE, transfer->owner->share);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, &transfer->id_header);

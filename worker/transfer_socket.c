@@ -161,10 +161,27 @@ void sl_transfer_set_socket_callbacks(struct sl_transfer *transfer)
     curl_easy_setopt(transfer->easy, CURLOPT_CLOSESOCKETDATA, transfer->owner);
 }
 
+/* Errors and hang-ups go to libcurl as readiness: it then meets the error itself, after the bytes
+ * that came before it. CURL_CSELECT_ERR would throw those away. */
+static int mask_of(const struct sl_socket_slot *slot, uint32_t events)
+{
+    int mask = 0;
+
+    if ((events & (EPOLLERR | EPOLLHUP)) != 0) {
+        events |= slot->wanted;
+    }
+    if ((events & EPOLLIN) != 0) {
+        mask |= CURL_CSELECT_IN;
+    }
+    if ((events & EPOLLOUT) != 0) {
+        mask |= CURL_CSELECT_OUT;
+    }
+    return mask;
+}
+
 void sl_transfers_event(struct sl_transfers *transfers, int fd, uint32_t events)
 {
     struct sl_socket_slot *slot = get_slot(transfers, fd);
-    int mask = 0;
     int running = 0;
 
     if (slot == NULL || slot->registered == 0) {
@@ -174,15 +191,7 @@ void sl_transfers_event(struct sl_transfers *transfers, int fd, uint32_t events)
         unwatch(transfers, fd, slot);
         return;
     }
-    /* Errors and hang-ups go to libcurl as readiness: it then meets the error itself, after the
-     * bytes that came before it. CURL_CSELECT_ERR would throw those away. */
-    bool has_fault = (events & (EPOLLERR | EPOLLHUP)) != 0;
-    if ((events & EPOLLIN) != 0 || (has_fault && (slot->wanted & EPOLLIN) != 0)) {
-        mask |= CURL_CSELECT_IN;
-    }
-    if ((events & EPOLLOUT) != 0 || (has_fault && (slot->wanted & EPOLLOUT) != 0)) {
-        mask |= CURL_CSELECT_OUT;
-    }
-    CURLMcode rc = curl_multi_socket_action(slot->shard->multi, fd, mask, &running);
+    CURLMcode rc =
+        curl_multi_socket_action(slot->shard->multi, fd, mask_of(slot, events), &running);
     SL_ASSERT(rc == CURLM_OK || rc == CURLM_BAD_SOCKET);
 }

@@ -381,7 +381,7 @@ bool fake_broker_result(struct fake_broker *broker, size_t worker_idx, struct fa
             return true;
         }
         int left_ms = sl_time_left_ms(due_ns, sl_clock_mono_ns(), timeout_ms);
-        if (left_ms == 0) {
+        if (left_ms == 0 || worker->is_gone) {
             return false;
         }
         wait_any(worker, left_ms);

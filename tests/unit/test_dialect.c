@@ -34,8 +34,7 @@ static enum sl_err read_body(uint32_t status, const char *body, size_t len)
     return sl_dialect_openai.read_answer(scanner, &call);
 }
 
-/* ---- statuses and bodies -----------------------------------------------------------------------
- */
+/* ---- statuses and bodies --------------------------------------------------------------------- */
 
 #define CHAT "{\"id\":\"c\",\"choices\":[{\"message\":{\"content\":\"hi\"}}]"
 
@@ -203,8 +202,7 @@ START_TEST(takes_a_message_of_any_length)
 }
 END_TEST
 
-/* ---- requests
- * ------------------------------------------------------------------------------------ */
+/* ---- requests -------------------------------------------------------------------------------- */
 
 START_TEST(refuses_streams_alone)
 {
@@ -260,8 +258,7 @@ START_TEST(builds_urls_and_headers)
 }
 END_TEST
 
-/* ---- delays
- * --------------------------------------------------------------------------------------- */
+/* ---- delays ---------------------------------------------------------------------------------- */
 
 #define WALL_S INT64_C(784111777) /* Sun, 06 Nov 1994 08:49:37 GMT */
 
@@ -325,8 +322,7 @@ START_TEST(cuts_text_on_a_boundary)
 }
 END_TEST
 
-/* ---- recorded answers
- * ------------------------------------------------------------------------------ */
+/* ---- recorded answers ------------------------------------------------------------------------ */
 
 static char *read_file(const char *dir, const char *name, size_t *len)
 {
