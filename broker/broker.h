@@ -17,6 +17,7 @@
  *   settle    how calls end, and the operations that carry it to disk
  *   workers   lanes: join, results, leave, die
  *   survivors workers of the last run that may still be calling
+ *   reload    SIGHUP: another configuration
  *   status    documents and counters
  *
  * Nothing here survives a crash; the store does.
@@ -166,7 +167,7 @@ struct sl_supply {
     uint32_t uid;
     uint32_t provider_idx; /* SL_SUPPLY_NO_PROVIDER: not configured any more; its tasks wait */
     uint32_t route_idx;
-    bool is_arming;  /* an arm operation is under way */
+    uint32_t arming; /* asked of the arm operation under way; 0: there is none */
     bool was_filled; /* meanwhile tasks were added: do not believe it when it says empty */
     char provider[SL_NAME_BYTES_MAX + 1];
     char model[SL_NAME_BYTES_MAX + 1];
@@ -326,7 +327,8 @@ void sl_dispatch_note_position(struct sl_broker *broker, uint64_t position);
 void sl_dispatch_note_large(struct sl_broker *broker, struct sl_span mapped);
 void sl_dispatch_flush_ends(struct sl_broker *broker);
 void sl_settle_free_all(struct sl_broker *broker);
-/* Armed tasks go back to ready (drain). */
+/* Armed tasks go back to ready: of one provider, or of all (drain). */
+void sl_dispatch_disarm(struct sl_broker *broker, uint32_t provider_idx);
 void sl_dispatch_disarm_all(struct sl_broker *broker);
 /* Calls in flight go back to ready, their attempt counted (stop). */
 void sl_dispatch_abandon_all(struct sl_broker *broker);
@@ -371,6 +373,7 @@ bool sl_status_is_ready(void *ctx, char reason[SL_HTTP_REASON_BYTES]);
 
 struct sl_broker {
     const struct sl_config *config;
+    struct sl_config *reloaded; /* owned: what `config` is since a SIGHUP; NULL: none came */
     struct sl_broker_options options;
     struct sl_now now;
     int64_t started_ns;

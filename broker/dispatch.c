@@ -68,7 +68,6 @@ static void add_armed(struct sl_broker *broker, const struct sl_armed *armed,
     struct sl_call *call = sl_calls_add(&broker->calls, armed->task, SL_CALL_ARMED);
 
     SL_ASSERT(call != NULL); /* places were counted before asking */
-    SL_ASSERT(supply->provider_idx != SL_SUPPLY_NO_PROVIDER);
     call->lease = armed->lease;
     call->supply = armed->supply;
     call->timeout_ms = armed->timeout_ms;
@@ -84,7 +83,9 @@ static void add_armed(struct sl_broker *broker, const struct sl_armed *armed,
     call->body_bytes = armed->body_bytes;
     batch->refs++;
     broker->armed_bytes += call->body_bytes;
-    sl_call_list_add(&broker->providers[supply->provider_idx].armed, call);
+    if (supply->provider_idx != SL_SUPPLY_NO_PROVIDER) {
+        sl_call_list_add(&broker->providers[supply->provider_idx].armed, call);
+    }
 }
 
 static void take_armed(struct sl_broker *broker, struct arm_op *own)
@@ -104,22 +105,46 @@ static void take_armed(struct sl_broker *broker, struct arm_op *own)
     }
 }
 
+/* The supply is not arming any more; what was asked for and not found is free again. */
+static void end_arming(struct sl_broker *broker, const struct arm_op *own)
+{
+    struct sl_supply *supply = &broker->supplies[own->supply];
+    uint32_t asked = own->request.count_max;
+
+    SL_ASSERT(supply->arming == asked);
+    supply->arming = 0;
+    broker->arming -= asked;
+    if (supply->provider_idx != SL_SUPPLY_NO_PROVIDER) {
+        broker->providers[supply->provider_idx].arming -= asked;
+        sl_route_note_ended(broker->route, supply->route_idx, asked - (uint32_t)own->reply.count);
+    }
+    if (own->reply.has_more || supply->was_filled) {
+        sl_supply_mark_ready(broker, own->supply);
+    }
+}
+
+/* A reload removed the provider meanwhile: the tasks go back, and wait. */
+static void return_armed(struct sl_broker *broker, const struct arm_op *own)
+{
+    struct sl_call_end end = {.err = SL_OK, .is_unstarted = true};
+
+    if (broker->supplies[own->supply].provider_idx != SL_SUPPLY_NO_PROVIDER) {
+        return;
+    }
+    for (size_t i = 0; i < own->reply.count; i++) {
+        sl_dispatch_end(broker, sl_calls_find(&broker->calls, own->armed[i].task), &end);
+    }
+}
+
 static void done_arm(struct sl_op *op)
 {
     struct arm_op *own = SL_CONTAINER_OF(op, struct arm_op, op);
     struct sl_broker *broker = own->broker;
-    struct sl_supply *supply = &broker->supplies[own->supply];
-    uint32_t asked = own->request.count_max;
 
-    broker->arming -= asked;
-    broker->providers[supply->provider_idx].arming -= asked;
-    sl_route_note_ended(broker->route, supply->route_idx, asked - (uint32_t)own->reply.count);
-    supply->is_arming = false;
+    end_arming(broker, own);
     adapt_ahead(broker, broker->sent - own->sent_before);
-    if (own->reply.has_more || supply->was_filled) {
-        sl_route_mark_ready(broker->route, supply->route_idx);
-    }
     take_armed(broker, own);
+    return_armed(broker, own);
     if (own->reply.expired + own->reply.damaged > 0) {
         for (size_t i = 0; i < SL_CLIENTS_MAX; i++) { /* ended without a call, in any job */
             struct sl_conn *conn = &broker->conns[i];
@@ -156,7 +181,7 @@ static bool start_arm(struct sl_broker *broker, const struct sl_route_pick *pick
                                            .now_ms = broker->now.wall_ns / SL_NS_PER_MS};
     own->reply.armed = own->armed;
     own->op = (struct sl_op){.run = run_arm, .done = done_arm, .cost_bytes = SL_KIB};
-    supply->is_arming = true;
+    supply->arming = pick->count;
     broker->arming += pick->count;
     broker->providers[pick->provider_idx].arming += pick->count;
     sl_route_note_taken(broker->route, pick->supply, pick->count);

@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "broker/reload.h"
 #include "common/check.h"
 #include "common/log.h"
 #include "common/notify.h"
@@ -113,8 +114,7 @@ void sl_loop_on_signal(struct sl_source *source, uint32_t events)
     for (int signal = sl_os_next_signal(source->fd); signal != 0;
          signal = sl_os_next_signal(source->fd)) {
         if (signal == SIGHUP) {
-            sl_log(SL_EVENT_CONFIG_UNUSED, "what=\"SIGHUP: a restart is needed to re-read %s\"",
-                   broker->config->source);
+            sl_reload(broker);
             continue;
         }
         broker->signals_seen++;

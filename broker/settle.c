@@ -15,6 +15,7 @@
 #include "common/log.h"
 
 #define ITEMS_MAX 256
+#define UNKNOWN_PROVIDER_WAIT_MS 1000
 #define DEFAULT_ATTEMPTS 6 /* of a task whose provider is not configured any more */
 
 struct sl_settle_op {
@@ -235,6 +236,17 @@ static void decide_failure(struct sl_broker *broker, const struct sl_call *call,
     item->due_ms = broker->now.wall_ns / SL_NS_PER_MS + verdict.delay_ms;
 }
 
+/* Never called after all. A worker that does not know the provider reads its configuration again
+ * soon: after a SIGHUP the services do so one after the other. */
+static void put_back(const struct sl_call_end *end, struct sl_settle_item *item)
+{
+    item->to = SL_TASK_READY;
+    if (end->err == SL_ERR_UNKNOWN_PROVIDER) {
+        item->to = SL_TASK_DELAYED;
+        item->due_ms = item->now_ms + UNKNOWN_PROVIDER_WAIT_MS;
+    }
+}
+
 static void decide(struct sl_broker *broker, const struct sl_call *call,
                    const struct sl_call_end *end, struct sl_settle_item *item)
 {
@@ -250,7 +262,7 @@ static void decide(struct sl_broker *broker, const struct sl_call *call,
         item->to = SL_TASK_CANCELLED;
         item->err = SL_ERR_CANCELLED;
     } else if (end->is_unstarted) {
-        item->to = SL_TASK_READY;
+        put_back(end, item);
     } else {
         decide_failure(broker, call, end, item);
     }
@@ -281,8 +293,9 @@ static void give_place_back(struct sl_broker *broker, struct sl_call *call)
     uint32_t idx = broker->supplies[call->supply].provider_idx;
 
     if (call->state == SL_CALL_ARMED) {
-        SL_ASSERT(idx != SL_SUPPLY_NO_PROVIDER);
-        sl_call_list_remove(&broker->providers[idx].armed, call);
+        if (idx != SL_SUPPLY_NO_PROVIDER) { /* else it was removed while this was being armed */
+            sl_call_list_remove(&broker->providers[idx].armed, call);
+        }
         broker->armed_bytes -= call->body_bytes;
         sl_calls_drop_body(call);
         return;
@@ -333,14 +346,20 @@ void sl_dispatch_end(struct sl_broker *broker, struct sl_call *call, const struc
 /* ---- many at once
  * -------------------------------------------------------------------------------------- */
 
-void sl_dispatch_disarm_all(struct sl_broker *broker)
+void sl_dispatch_disarm(struct sl_broker *broker, uint32_t provider_idx)
 {
     struct sl_call_end end = {.err = SL_OK, .is_unstarted = true};
+    struct sl_call_list *armed = &broker->providers[provider_idx].armed;
 
+    while (armed->first != NULL) {
+        sl_dispatch_end(broker, armed->first, &end);
+    }
+}
+
+void sl_dispatch_disarm_all(struct sl_broker *broker)
+{
     for (uint32_t i = 0; i < broker->config->provider_count; i++) {
-        while (broker->providers[i].armed.first != NULL) {
-            sl_dispatch_end(broker, broker->providers[i].armed.first, &end);
-        }
+        sl_dispatch_disarm(broker, i);
     }
 }
 

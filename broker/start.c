@@ -272,6 +272,7 @@ static void finish(struct sl_broker *broker, int *lock_fd)
     free(broker->route);
     free(broker->supplies);
     free(broker->conns);
+    free(broker->reloaded);
     sl_os_close(&broker->listen.fd);
     sl_os_close(&broker->signals.fd);
     sl_os_close(&broker->store_events.fd);

@@ -162,7 +162,7 @@ enum sl_err sl_store_settle(struct sl_store *store, const struct sl_settle_item 
     if (sl_task_state_is_terminal(item->to)) {
         err = sl_store_end_task(store, item);
     } else {
-        store->counters.retries += item->to == SL_TASK_DELAYED;
+        store->counters.retries += item->to == SL_TASK_DELAYED && item->was_called;
         err = sl_store_put_waiting(store, item);
     }
     return err == SL_OK ? sl_lease_end_one(store, item->lease) : err;

@@ -154,7 +154,7 @@ void sl_supply_mark_ready(struct sl_broker *broker, uint32_t idx)
     struct sl_supply *supply = &broker->supplies[idx];
 
     supply->was_filled = true;
-    if (supply->route_idx != SL_ROUTE_NONE && !supply->is_arming) {
+    if (supply->route_idx != SL_ROUTE_NONE && supply->arming == 0) {
         sl_route_mark_ready(broker->route, supply->route_idx);
     }
 }
