@@ -53,7 +53,7 @@ struct worker_slot {
 
 struct parent {
     const struct sl_parent_options *options;
-    struct sl_config cfg; /* what workers start with; read again at SIGHUP */
+    struct sl_config *cfg; /* what workers start with; read again at SIGHUP */
     pid_t pid;
     int epoll_fd;
     int signal_fd;
@@ -93,13 +93,15 @@ int64_t sl_restart_next(struct sl_restart *restart, int64_t started_ns, int64_t 
 
 /* ---- the child ------------------------------------------------------------------------------- */
 
+/* SIGHUP waits until it is read: by itself it would end a worker that is just starting. */
 static void reset_signals(void)
 {
-    sigset_t none;
+    sigset_t blocked;
 
-    sigemptyset(&none);
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGHUP);
     signal(SIGPIPE, SIG_DFL);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    sigprocmask(SIG_SETMASK, &blocked, NULL);
 }
 
 /* Keeps the three standard descriptors. Dies with its parent: the signal is set first, and a parent
@@ -107,7 +109,11 @@ static void reset_signals(void)
 static NO_RETURN void child_main(const struct parent *parent, uint32_t slot)
 {
     const struct sl_worker_options options = {
-        .config_path = parent->options->config_path, .cfg = &parent->cfg, .slot = slot};
+        .config_path = parent->options->config_path,
+        .cfg = parent->cfg,
+        .slot = slot,
+        .is_private = parent->options->is_private,
+    };
 
     if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || getppid() != parent->pid ||
         syscall(SYS_close_range, 3U, ~0U, 0U) != 0) {
@@ -204,7 +210,7 @@ static void begin_drain(struct parent *parent, int exit_status, const char *why)
     parent->is_draining = true;
     parent->exit_status = exit_status;
     parent->kill_ns =
-        sl_time_add(parent->now_ns, parent->cfg.drain_timeout_ms * SL_NS_PER_MS + DRAIN_MARGIN_NS);
+        sl_time_add(parent->now_ns, parent->cfg->drain_timeout_ms * SL_NS_PER_MS + DRAIN_MARGIN_NS);
     sl_log(SL_EVENT_DRAIN, "begins workers=%zu: %s", parent->alive, why);
     sl_notify("STOPPING=1");
     signal_workers(parent, SIGTERM);
@@ -280,13 +286,13 @@ static void reload(struct parent *parent)
         sl_log(SL_EVENT_CONFIG_ERROR, "the settings before stay in use: %s", fault.text);
         return;
     }
-    sl_config_restart_needed(&parent->cfg, &loaded, restart, sizeof(restart));
+    sl_config_restart_needed(parent->cfg, &loaded, restart, sizeof(restart));
     if (restart[0] != '\0') {
         sl_log(SL_EVENT_CONFIG_RESTART, "what=\"%s\" advice=\"the running values stay; restart\"",
                restart);
     }
-    sl_config_keep_running(&parent->cfg, &loaded);
-    parent->cfg = loaded;
+    sl_config_keep_running(parent->cfg, &loaded);
+    *parent->cfg = loaded;
     sl_log_set_level(loaded.log_level);
     signal_workers(parent, SIGHUP);
 }
@@ -376,9 +382,11 @@ static bool parent_open(struct parent *parent)
 int sl_parent_run(const struct sl_parent_options *options)
 {
     static struct parent parent;
+    static struct sl_config cfg; /* large */
 
+    cfg = *options->cfg;
     parent = (struct parent){.options = options,
-                             .cfg = *options->cfg,
+                             .cfg = &cfg,
                              .pid = getpid(),
                              .epoll_fd = -1,
                              .signal_fd = -1,

@@ -173,9 +173,10 @@ static void reload(struct sl_worker *worker)
         return;
     }
     sl_transfers_set_concurrency(worker->transfers, cfg->concurrency);
-    sl_log_set_level(cfg->log_level);
     sl_config_keep_running(worker->cfg, cfg);
+    sl_log_set_level(SL_MAX(worker->cfg->log_level, cfg->log_level));
     sl_log(SL_EVENT_CONFIG_RELOADED, "providers=%u", cfg->provider_count);
+    sl_log_set_level(cfg->log_level);
     free(worker->cfg);
     worker->cfg = cfg;
 }
