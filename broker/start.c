@@ -21,6 +21,7 @@
 
 #define ENDING_SPARE 16384 /* calls whose end is on its way to disk */
 #define SOCKET_MODE 0660
+#define KEEP_BYTES (8 * SL_MIB) /* frames and dirty pages of a batch, again and again */
 
 static void on_store(struct sl_source *source, uint32_t events)
 {
@@ -314,6 +315,7 @@ int sl_broker_run(const struct sl_config *config, const struct sl_broker_options
         return sl_err_exit_status(SL_ERR_NO_MEMORY);
     }
     sl_os_raise_file_limit();
+    sl_os_keep_memory(KEEP_BYTES);
     enum sl_err err = start(broker, &lock_fd);
     if (err == SL_OK) {
         sl_survivors_begin(broker);

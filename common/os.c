@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -547,6 +548,13 @@ void sl_os_close(int *fd)
         *fd = -1;
     }
     errno = reason;
+}
+
+void sl_os_keep_memory(size_t keep_bytes)
+{
+    mallopt(M_TRIM_THRESHOLD, (int)keep_bytes);
+    mallopt(M_MMAP_THRESHOLD, (int)keep_bytes);
+    mallopt(M_TOP_PAD, (int)(keep_bytes / 8));
 }
 
 void sl_os_random(void *bytes, size_t len)

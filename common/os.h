@@ -85,6 +85,9 @@ void sl_os_event_clear(int fd);
 void sl_os_set_undumpable(void);
 /* Closes and sets to -1; ignores -1. Keeps errno. */
 void sl_os_close(int *fd);
+/* Tells malloc to keep up to `keep_bytes` of freed memory instead of handing it back to the kernel
+ * and faulting it in again with the next batch. Before any thread is started. */
+void sl_os_keep_memory(size_t keep_bytes);
 /* Random bytes from the kernel. */
 void sl_os_random(void *bytes, size_t len);
 
