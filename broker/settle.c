@@ -16,7 +16,6 @@
 
 #define ITEMS_MAX 256
 #define UNKNOWN_PROVIDER_WAIT_MS 1000
-#define UNSTARTED_WAIT_MS 1000
 #define DEFAULT_ATTEMPTS 6 /* of a task whose provider is not configured any more */
 
 struct sl_settle_op {
@@ -246,17 +245,6 @@ static void put_back(const struct sl_call_end *end, struct sl_settle_item *item)
         item->to = SL_TASK_DELAYED;
         item->due_ms = item->now_ms + UNKNOWN_PROVIDER_WAIT_MS;
     }
-}
-
-/* Never called: ready again, uncounted. A worker that says why it could not begin (a provider that
- * its configuration does not have) would say so again at once: such a task waits a little. */
-static void decide_unstarted(struct sl_broker *broker, const struct sl_call_end *end,
-                             struct sl_settle_item *item)
-{
-    bool must_wait = end->result != NULL && end->err != SL_OK && end->err != SL_ERR_DRAINING;
-
-    item->to = must_wait ? SL_TASK_DELAYED : SL_TASK_READY;
-    item->due_ms = broker->now.wall_ns / SL_NS_PER_MS + UNSTARTED_WAIT_MS;
 }
 
 static void decide(struct sl_broker *broker, const struct sl_call *call,
