@@ -254,6 +254,7 @@ static void decide(struct sl_broker *broker, const struct sl_call *call,
 
     if (end->is_unstarted) {
         item->attempts = (uint16_t)(call->attempt - 1);
+        item->deaths = call->deaths; /* nor was it in the hands of a worker that died */
         item->was_called = false;
     }
     if (end->err == SL_OK && !end->is_unstarted) {
