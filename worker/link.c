@@ -94,6 +94,12 @@ static void drop_lane(struct sl_worker *worker)
     sl_os_close(&worker->broker_event_fd);
 }
 
+void sl_link_close(struct sl_worker *worker)
+{
+    drop_lane(worker);
+    sl_control_disconnect(worker->control);
+}
+
 void sl_link_lose(struct sl_worker *worker, enum sl_err why)
 {
     if (why == SL_ERR_UNREACHABLE && worker->lane != NULL) {

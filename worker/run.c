@@ -113,7 +113,7 @@ static void worker_close(struct sl_worker *worker)
         }
     }
     if (worker->control != NULL) {
-        sl_link_lose(worker, SL_ERR_INTERRUPTED);
+        sl_link_close(worker);
     }
     sl_transfers_close(&worker->transfers);
     sl_providers_close(&worker->providers);

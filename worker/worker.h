@@ -81,6 +81,8 @@ void sl_link_event(struct sl_worker *worker, uint32_t events);
  * for the next one. Does nothing when there is none. */
 void sl_link_lose(struct sl_worker *worker, enum sl_err why);
 void sl_link_send_leaving(struct sl_worker *worker);
+/* Hangs up at the end of the worker. */
+void sl_link_close(struct sl_worker *worker);
 int64_t sl_link_due_ns(const struct sl_worker *worker);
 
 /* ---- take.c: work in ------------------------------------------------------------------------- */

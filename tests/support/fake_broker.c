@@ -188,22 +188,44 @@ static void give_lane(struct fake_worker *worker, uint32_t idx, uint64_t generat
                      (ssize_t)writer.len);
 }
 
-size_t fake_broker_accept(struct fake_broker *broker, uint64_t generation)
+static struct fake_worker *accept_hello(struct fake_broker *broker)
 {
     struct fake_worker *worker = calloc(1, sizeof(*worker));
     struct sl_os_peer peer;
 
     ck_assert_ptr_nonnull(worker);
-    ck_assert_uint_lt(broker->worker_count, WORKERS_MAX);
     ck_assert_msg(wait_readable(broker->listen_fd, WAIT_MS), "no worker connects");
     worker->fd = accept4(broker->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     ck_assert_int_ge(worker->fd, 0);
     ck_assert_int_eq(sl_os_get_peer(worker->fd, &peer), SL_OK);
     worker->pid = peer.pid;
+    worker->worker_event = -1;
+    worker->broker_event = -1;
     read_hello(broker, worker);
+    return worker;
+}
+
+size_t fake_broker_accept(struct fake_broker *broker, uint64_t generation)
+{
+    struct fake_worker *worker = accept_hello(broker);
+
+    ck_assert_uint_lt(broker->worker_count, WORKERS_MAX);
     give_lane(worker, (uint32_t)broker->worker_count, generation);
     broker->workers[broker->worker_count] = worker;
     return broker->worker_count++;
+}
+
+void fake_broker_refuse(struct fake_broker *broker, enum sl_err err)
+{
+    const struct sl_error_msg msg = {.err = err, .message = sl_span_str("refused by the test")};
+    struct fake_worker *worker = accept_hello(broker);
+    char buffer[256];
+    struct sl_wire_writer writer;
+
+    sl_wire_writer_init(&writer, buffer, sizeof(buffer));
+    ck_assert_int_eq(sl_wire_put_error(&writer, &msg), SL_OK);
+    ck_assert_int_eq(write(worker->fd, writer.buf, writer.len), (ssize_t)writer.len);
+    worker_close(worker);
 }
 
 const struct sl_held_call *fake_broker_held(const struct fake_broker *broker, size_t *count)

@@ -34,6 +34,8 @@ void fake_broker_close(struct fake_broker *broker);
  * calls are in fake_broker_held afterwards. */
 size_t fake_broker_accept(struct fake_broker *broker, uint64_t generation);
 const struct sl_held_call *fake_broker_held(const struct fake_broker *broker, size_t *count);
+/* Waits for a worker's hello and refuses it with this error. */
+void fake_broker_refuse(struct fake_broker *broker, enum sl_err err);
 pid_t fake_broker_worker_pid(const struct fake_broker *broker, size_t worker);
 
 /* A call without a provider's time-out of its own (timeout_ms 0: the provider's). Bodies over
