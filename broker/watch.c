@@ -12,8 +12,11 @@
 #include "broker/broker.h"
 #include "common/check.h"
 
-#define READ_BYTES (256 * SL_KIB)
-#define READ_COUNT_MAX 2000 /* a piece takes the store thread about 5 ms at most */
+/* A piece is as large as what a stream falls behind by while a commit is awaited: it grows while
+ * pieces come back full, and shrinks when they do not. */
+#define READ_BYTES_MIN (64 * SL_KIB)
+#define READ_BYTES_MAX (2 * SL_MIB)
+#define READ_COUNT_MAX 4000 /* a piece takes the store thread about 10 ms at most */
 
 struct read_op {
     struct sl_op op;
@@ -66,12 +69,20 @@ static void fail_watch(struct sl_conn *conn, enum sl_err err)
     sl_conn_send_error(conn, err, sl_err_meaning(err));
 }
 
+static size_t next_read_bytes(const struct read_op *own)
+{
+    size_t bytes = own->reply.at_end ? own->writer.size_bytes / 2 : own->writer.size_bytes * 2;
+
+    bytes = SL_MIN(SL_MAX(bytes, (size_t)READ_BYTES_MIN), (size_t)READ_BYTES_MAX);
+    return SL_MAX(bytes, own->reply.need_bytes);
+}
+
 /* Moves the stream on; true: that was its end. */
 static bool advance(struct sl_watch *watch, const struct read_op *own)
 {
     watch->job = own->job.job;
     watch->cursor = own->reply.cursor;
-    watch->read_bytes = SL_MAX(own->reply.need_bytes, (size_t)READ_BYTES);
+    watch->read_bytes = next_read_bytes(own);
     watch->is_due = watch->is_due || !own->reply.at_end;
     return own->reply.at_end && (!watch->must_follow || sl_job_ended(&own->job) == own->job.total);
 }
@@ -183,6 +194,6 @@ enum sl_err sl_watch_results(struct sl_conn *conn, const struct sl_frame *frame)
                                     .must_follow = msg.must_follow,
                                     .order = msg.order,
                                     .cursor = msg.cursor,
-                                    .read_bytes = READ_BYTES};
+                                    .read_bytes = READ_BYTES_MIN};
     return start_read(conn, msg.job);
 }
