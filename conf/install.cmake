@@ -36,6 +36,7 @@ endif()
 
 foreach(service sluice-broker sluice-worker)
     read(systemd/${service}.service "ExecStart=/usr/bin/" "ExecStart=${prefix}/${SLUICE_BINDIR}/" text)
+    string(REPLACE "--config /etc/" "--config ${etc}/" text "${text}")
     put(${prefix}/lib/systemd/system ${service}.service "${text}")
 endforeach()
 read(systemd/sluice-broker.socket "[Socket]" "[Socket]" text)
