@@ -215,6 +215,7 @@ struct sl_call {
     uint64_t generation;    /* of the lane it was sent under */
     uint64_t ring_position; /* in that lane; UINT64_MAX: sent beside it */
     int64_t accepted_ms;
+    int64_t deadline_ms; /* wall, 0: none; looked at until it is sent */
     uint32_t queued_us;
     struct sl_body_batch *batch;
     size_t body_at;

@@ -78,6 +78,7 @@ static void add_armed(struct sl_broker *broker, const struct sl_armed *armed,
     call->flags = armed->flags;
     call->endpoint = armed->endpoint;
     call->accepted_ms = armed->accepted_ms;
+    call->deadline_ms = armed->deadline_ms;
     call->batch = batch;
     call->body_at = armed->body_at;
     call->body_bytes = armed->body_bytes;
@@ -333,6 +334,20 @@ static bool send_one(struct sl_broker *broker, struct sl_call *call)
                                                 : send_beside_ring(broker, call, worker);
 }
 
+/* The next armed call of a provider whose time has not run out; the others end here, never called.
+ */
+static struct sl_call *next_armed(struct sl_broker *broker, struct sl_provider_state *state)
+{
+    int64_t now_ms = broker->now.wall_ns / SL_NS_PER_MS;
+    struct sl_call_end late = {.err = SL_ERR_EXPIRED, .is_unstarted = true};
+
+    while (state->armed.first != NULL && state->armed.first->deadline_ms != 0 &&
+           state->armed.first->deadline_ms <= now_ms) {
+        sl_dispatch_end(broker, state->armed.first, &late);
+    }
+    return state->armed.first;
+}
+
 /* Providers take turns, a call each, so that none waits behind another's stock. */
 static void send_armed(struct sl_broker *broker)
 {
@@ -342,11 +357,15 @@ static void send_armed(struct sl_broker *broker)
         has_sent = false;
         for (uint32_t i = 0; i < broker->config->provider_count; i++) {
             struct sl_provider_state *state = &broker->providers[i];
-            if (state->armed.first == NULL || broker->in_flight >= broker->config->concurrency ||
+            if (broker->in_flight >= broker->config->concurrency ||
                 state->in_flight >= provider_limit(broker, i)) {
                 continue;
             }
-            if (!send_one(broker, state->armed.first)) {
+            struct sl_call *call = next_armed(broker, state);
+            if (call == NULL) {
+                continue;
+            }
+            if (!send_one(broker, call)) {
                 return;
             }
             has_sent = true;

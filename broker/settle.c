@@ -240,7 +240,7 @@ static void decide_failure(struct sl_broker *broker, const struct sl_call *call,
  * soon: after a SIGHUP the services do so one after the other. */
 static void put_back(const struct sl_call_end *end, struct sl_settle_item *item)
 {
-    item->to = SL_TASK_READY;
+    item->to = end->err == SL_ERR_EXPIRED ? SL_TASK_EXPIRED : SL_TASK_READY;
     if (end->err == SL_ERR_UNKNOWN_PROVIDER) {
         item->to = SL_TASK_DELAYED;
         item->due_ms = item->now_ms + UNKNOWN_PROVIDER_WAIT_MS;

@@ -48,9 +48,6 @@ class Time(SluiceCase):
         self.assertEqual(results["q-0"]["error"]["code"], "expired")
         self.assertEqual(provider.calls, [])
 
-    # Known fault: the deadline is looked at when a task is leased, and a lease may be taken ahead of
-    # a free place; what waits leased is then called after its deadline.
-    @unittest.expectedFailure
     def test_deadline_while_it_waits(self):
         provider = Provider(self)
         provider.hold()
