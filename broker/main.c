@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "broker/loop.h"
+#include "common/notify.h"
 #include "common/opts.h"
 
 static const struct sl_opt options[] = {
@@ -49,6 +50,7 @@ static int run(const struct sl_config *config, const struct sl_broker_options *h
     sl_log_init("sluice-broker", config->log_level);
     if (!config->queue_enabled) {
         sl_log(SL_EVENT_DISABLED, "what=\"llm_queue_enabled is false: nothing to do\"");
+        sl_notify("READY=1"); /* it has done all it has to: to end now is no failure */
         return 0;
     }
     sl_log(SL_EVENT_START, "version=%s config=%s", SLUICE_VERSION,

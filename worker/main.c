@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/opts.h"
 #include "common/params.h"
 #include "worker/parent.h"
@@ -55,6 +56,7 @@ static int run(const struct sl_opts *opts, const struct sl_config *cfg)
     if (!cfg->queue_enabled) {
         sl_log(SL_EVENT_DISABLED, "llm_queue_enabled=false config=%s",
                cfg->source[0] != '\0' ? cfg->source : "defaults");
+        sl_notify("READY=1"); /* it has done all it has to: to end now is no failure */
         return 0;
     }
     sl_log(SL_EVENT_START, "version=%s config=%s socket=%s processes=%u providers=%u",

@@ -92,11 +92,14 @@ class Notify(support.SluiceCase):
             self.assertEqual(process.terminate(), 0)
 
     def test_disabled_services_say_so_and_exit_0(self):
+        supervisor = Supervisor(self)
         self.configure(support.SluiceCase.provider(self, self.provider.url),
                        llm_queue_enabled=False)
         for name in ("sluice-broker", "sluice-worker"):
             process = self.start(name, "--config", self.config)
             process.wait_line("event=disabled")
+            # To end without it would be a failure for Type=notify, and lead to a restart.
+            supervisor.wait("READY=1")
             self.assertEqual(process.wait(), 0)
 
 
