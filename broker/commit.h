@@ -7,6 +7,9 @@
  * So an idle system commits one operation at once, a busy one commits thousands together, and
  * whatever an operation's `done` tells anybody is on the disk.
  *
+ * Under load it waits up to 3 ms for more to share a commit: measured, small commits one after the
+ * other cost more processor time in the disk's driver than the tasks in them.
+ *
  * A failed commit is final: nothing of the batch is handed back as done, sl_commit_failed says so,
  * and the broker stops and restarts from disk.
  */
