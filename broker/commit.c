@@ -39,12 +39,14 @@ struct sl_commit {
     size_t pending;          /* loop thread only */
     struct op_list batch;    /* loop thread only */
     size_t batch_bytes;      /* loop thread only */
+    bool is_batch_urgent;    /* loop thread only */
     int64_t gather_until_ns; /* store thread only; 0: do not wait */
 
     pthread_mutex_t mutex; /* covers the rest */
     pthread_cond_t is_filled;
     struct op_list waiting;
     size_t waiting_bytes;
+    bool is_waiting_urgent;
     bool is_gathering; /* the store thread wants to be woken only for GATHER_BYTES */
     struct op_list finished;
     struct sl_counters_rec counters; /* as of the last operation in `finished` */
@@ -78,6 +80,11 @@ static void list_join(struct op_list *to, struct op_list *from)
 
 /* ---- store thread ---------------------------------------------------------------------------- */
 
+static bool has_enough(const struct sl_commit *commit)
+{
+    return commit->waiting_bytes >= GATHER_BYTES || commit->is_waiting_urgent || commit->must_stop;
+}
+
 /* With the mutex held: waits for work and, under load, for enough of it. */
 static void await_work(struct sl_commit *commit)
 {
@@ -86,7 +93,7 @@ static void await_work(struct sl_commit *commit)
     int rc = commit->gather_until_ns == 0 ? ETIMEDOUT : 0;
 
     commit->is_gathering = true;
-    while (rc == 0 && commit->waiting_bytes < GATHER_BYTES && !commit->must_stop) {
+    while (rc == 0 && !has_enough(commit)) {
         rc = pthread_cond_timedwait(&commit->is_filled, &commit->mutex, &until);
     }
     commit->is_gathering = false;
@@ -115,6 +122,7 @@ static bool take_batch(struct sl_commit *commit, struct op_list *batch)
         list_init(&commit->waiting);
     }
     commit->waiting_bytes -= bytes;
+    commit->is_waiting_urgent = commit->is_waiting_urgent && commit->waiting.first != NULL;
     commit->gather_until_ns =
         bytes >= GATHER_AFTER_BYTES ? INT64_MAX : 0; /* set after the commit */
     pthread_mutex_unlock(&commit->mutex);
@@ -228,6 +236,7 @@ void sl_commit_add(struct sl_commit *commit, struct sl_op *op)
     SL_ASSERT(op->done != NULL);
     list_add(&commit->batch, op);
     commit->batch_bytes += op->cost_bytes;
+    commit->is_batch_urgent |= op->is_urgent;
     commit->pending++;
 }
 
@@ -240,7 +249,9 @@ void sl_commit_flush(struct sl_commit *commit)
     list_join(&commit->waiting, &commit->batch);
     commit->waiting_bytes += commit->batch_bytes;
     commit->batch_bytes = 0;
-    bool must_wake = !commit->is_gathering || commit->waiting_bytes >= GATHER_BYTES;
+    commit->is_waiting_urgent |= commit->is_batch_urgent;
+    commit->is_batch_urgent = false;
+    bool must_wake = !commit->is_gathering || has_enough(commit);
     pthread_mutex_unlock(&commit->mutex);
     if (must_wake) {
         pthread_cond_signal(&commit->is_filled);

@@ -28,6 +28,7 @@ struct sl_op {
     /* Loop thread, after the sync. May free the operation. */
     void (*done)(struct sl_op *op);
     size_t cost_bytes; /* rough size of what it writes: bounds a transaction */
+    bool is_urgent;    /* places stand free until it is done: no gathering */
 };
 
 /* Starts the store thread, which owns the store until close. `event_fd` (borrowed) is signalled

@@ -53,7 +53,7 @@ static void adapt_ahead(struct sl_broker *broker, uint64_t sent)
     uint32_t want = (uint32_t)SL_MIN(sent * 2, (uint64_t)AHEAD_MAX);
 
     if (broker->has_starved) {
-        broker->ahead = SL_MIN(broker->ahead * 2, (uint32_t)AHEAD_MAX);
+        broker->ahead = SL_MIN(broker->ahead * 4, (uint32_t)AHEAD_MAX);
     } else if (broker->ahead > want) {
         broker->ahead -= (broker->ahead - want) / 16;
     }
@@ -161,6 +161,13 @@ static void done_arm(struct sl_op *op)
     }
 }
 
+/* Places are free and the stock is empty: providers wait for us. */
+static bool has_nothing_to_send(const struct sl_broker *broker)
+{
+    return broker->in_flight < broker->config->concurrency &&
+           broker->calls.counts[SL_CALL_ARMED] == 0;
+}
+
 static bool start_arm(struct sl_broker *broker, const struct sl_route_pick *pick)
 {
     struct arm_op *own = malloc(sizeof(*own));
@@ -181,7 +188,10 @@ static bool start_arm(struct sl_broker *broker, const struct sl_route_pick *pick
                                            .bytes_max = ARM_BYTES_MAX,
                                            .now_ms = broker->now.wall_ns / SL_NS_PER_MS};
     own->reply.armed = own->armed;
-    own->op = (struct sl_op){.run = run_arm, .done = done_arm, .cost_bytes = SL_KIB};
+    own->op = (struct sl_op){.run = run_arm,
+                             .done = done_arm,
+                             .cost_bytes = SL_KIB,
+                             .is_urgent = has_nothing_to_send(broker)};
     supply->arming = pick->count;
     broker->arming += pick->count;
     broker->providers[pick->provider_idx].arming += pick->count;
@@ -377,9 +387,7 @@ void sl_dispatch_run(struct sl_broker *broker)
 {
     if (broker->state == SL_BROKER_RUNNING) {
         send_armed(broker);
-        broker->has_starved |= broker->arming > 0 &&
-                               broker->in_flight < broker->config->concurrency &&
-                               broker->calls.counts[SL_CALL_ARMED] == 0;
+        broker->has_starved |= broker->arming > 0 && has_nothing_to_send(broker);
         arm_ahead(broker);
     }
 }
