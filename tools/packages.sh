@@ -14,6 +14,7 @@ packages_build=(
 # shellcheck disable=SC2034
 packages_check=(
     clang clang-format clang-tidy pmccabe shellcheck spin
+    curl mandoc mkdocs systemd
 )
 
 # is_installed PACKAGE
