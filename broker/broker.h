@@ -356,8 +356,10 @@ void sl_survivors_joined(struct sl_broker *broker, pid_t pid);
 /* Time is up: those who have not come are killed, so that no call runs twice. */
 void sl_survivors_kill(struct sl_broker *broker);
 void sl_survivors_close(struct sl_broker *broker);
-/* Writes down who has a lane, before any lease of its calls; pid 0: nobody any more. */
-void sl_survivors_record(struct sl_broker *broker, uint32_t lane, pid_t pid);
+/* Writes down that this worker has a lane, before any lease of its calls; strikes it out once its
+ * last result is on disk. */
+void sl_survivors_record(struct sl_broker *broker, pid_t pid);
+void sl_survivors_erase(struct sl_broker *broker, pid_t pid);
 
 /* ---- status
  * ------------------------------------------------------------------------------------------ */
@@ -424,6 +426,8 @@ struct sl_broker {
     bool is_promoting;
     struct sl_survivor survivors[SL_LANES_MAX];
     uint32_t survivor_count;
+    pid_t dead[SL_LANES_MAX]; /* of the last run; struck out once its leases are settled */
+    uint32_t dead_count;
     bool has_lost_worker;        /* one of the last run is dead and may have made calls */
     int64_t survivors_due_ns;    /* when those who have not come are killed; 0: nobody is awaited */
     struct sl_settle_op *settle; /* being filled */

@@ -66,7 +66,7 @@ struct sl_orphan {
  * flight. Drops leases whose calls have all ended. Stops when visit returns false. */
 MUST_CHECK enum sl_err sl_store_each_orphan(
     struct sl_store *store, bool (*visit)(void *ctx, const struct sl_orphan *orphan), void *ctx);
-/* Who had a lane when the last run ended; of an earlier boot, too. */
+/* Every worker that was given a lane and not seen to its end; of an earlier boot, too. */
 MUST_CHECK enum sl_err sl_store_each_worker(struct sl_store *store,
                                             void (*visit)(void *ctx,
                                                           const struct sl_worker_rec *worker),
@@ -118,11 +118,10 @@ MUST_CHECK enum sl_err sl_store_put_supply(struct sl_store *store,
                                            const struct sl_supply_info *info);
 
 /* Before any lease of a worker's calls is written (operations run in order). */
-MUST_CHECK enum sl_err sl_store_put_worker(struct sl_store *store, uint32_t lane,
+MUST_CHECK enum sl_err sl_store_put_worker(struct sl_store *store,
                                            const struct sl_worker_rec *worker);
-
 /* Its last result is on disk: nothing of it is outstanding. */
-MUST_CHECK enum sl_err sl_store_drop_worker(struct sl_store *store, uint32_t lane);
+MUST_CHECK enum sl_err sl_store_drop_worker(struct sl_store *store, uint32_t pid);
 
 struct sl_accept_request {
     uint32_t job;

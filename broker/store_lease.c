@@ -195,27 +195,26 @@ enum sl_err sl_store_each_orphan(struct sl_store *store,
 #define WORKER_PREFIX "worker"
 #define WORKER_PREFIX_BYTES (sizeof(WORKER_PREFIX) - 1)
 
-static void worker_key(struct sl_key *key, uint32_t lane)
+static void worker_key(struct sl_key *key, uint32_t pid)
 {
     memcpy(key->bytes, WORKER_PREFIX, WORKER_PREFIX_BYTES);
-    sl_put_be32(key->bytes + WORKER_PREFIX_BYTES, lane);
+    sl_put_be32(key->bytes + WORKER_PREFIX_BYTES, pid);
     key->len = WORKER_PREFIX_BYTES + 4;
 }
 
-enum sl_err sl_store_put_worker(struct sl_store *store, uint32_t lane,
-                                const struct sl_worker_rec *worker)
+enum sl_err sl_store_put_worker(struct sl_store *store, const struct sl_worker_rec *worker)
 {
     struct sl_key key;
 
-    worker_key(&key, lane);
+    worker_key(&key, worker->pid);
     return sl_db_put(store, SL_DB_META, &key, sl_span_of(worker, sizeof(*worker)));
 }
 
-enum sl_err sl_store_drop_worker(struct sl_store *store, uint32_t lane)
+enum sl_err sl_store_drop_worker(struct sl_store *store, uint32_t pid)
 {
     struct sl_key key;
 
-    worker_key(&key, lane);
+    worker_key(&key, pid);
     enum sl_err err = sl_db_del(store, SL_DB_META, &key);
     return err == SL_ERR_NOT_FOUND ? SL_OK : err;
 }
@@ -224,19 +223,20 @@ enum sl_err sl_store_each_worker(struct sl_store *store,
                                  void (*visit)(void *ctx, const struct sl_worker_rec *worker),
                                  void *ctx)
 {
-    struct sl_key key;
-    struct sl_span value;
+    struct sl_db_cursor cursor;
+    struct sl_key first;
     struct sl_worker_rec worker;
-    enum sl_err err = SL_OK;
 
-    for (uint32_t lane = 0; err == SL_OK && lane < SL_LANES_MAX; lane++) {
-        worker_key(&key, lane);
-        err = sl_db_get(store, SL_DB_META, &key, &value);
-        if (err == SL_OK && value.len == sizeof(worker)) {
-            memcpy(&worker, value.ptr, sizeof(worker));
+    worker_key(&first, 0);
+    enum sl_err err = sl_db_seek(store, SL_DB_META, &first, &cursor);
+    while (err == SL_OK && cursor.key.len == first.len &&
+           memcmp(cursor.key.ptr, WORKER_PREFIX, WORKER_PREFIX_BYTES) == 0) {
+        if (cursor.value.len == sizeof(worker)) {
+            memcpy(&worker, cursor.value.ptr, sizeof(worker));
             visit(ctx, &worker);
         }
-        err = err == SL_ERR_NOT_FOUND ? SL_OK : err;
+        err = sl_db_next(store, &cursor);
     }
-    return err;
+    sl_db_cursor_end(&cursor);
+    return err == SL_ERR_NOT_FOUND ? SL_OK : err;
 }

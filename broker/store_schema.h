@@ -8,7 +8,7 @@
  *
  *   meta     "counters"                    -> counters, format, numbers to give out next
  *            "purge" | job                 -> nothing          a purge under way
- *            "worker" | lane               -> worker_rec       who last had the lane
+ *            "worker" | pid                -> worker_rec       it had a lane, its end was not seen
  *   names    uid | job name                -> job number
  *   jobs     job                           -> job_rec, name
  *   ids      job | custom_id               -> index in job

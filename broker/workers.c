@@ -130,7 +130,7 @@ static enum sl_err join(struct sl_conn *conn, const struct sl_held_call *held, s
     if (!send_lane(worker)) {
         return SL_ERR_IO; /* the connection closes, and the worker with it */
     }
-    sl_survivors_record(broker, worker->idx, worker->pid);
+    sl_survivors_record(broker, worker->pid);
     uint32_t claimed = claim_held(broker, worker, held, count);
     sl_survivors_joined(broker, worker->pid);
     sl_log(SL_EVENT_LANE_OPEN, "lane=%u gen=%" PRIu64 " worker_pid=%d held=%zu claimed=%u",
@@ -372,7 +372,7 @@ void sl_workers_unref(struct sl_worker *worker)
     SL_ASSERT(worker->settles_pending > 0);
     worker->settles_pending--;
     if (worker->settles_pending == 0 && worker->state == SL_WORKER_GONE) {
-        sl_survivors_record(worker->bell.broker, worker->idx, 0);
+        sl_survivors_erase(worker->bell.broker, worker->pid);
         free_lane(worker);
     }
 }
