@@ -6,12 +6,10 @@ if(NOT prefix MATCHES "^/usr(/local)?$")
     set(etc ${prefix}/etc)
 endif()
 
-# put(DIRECTORY NAME TEXT): the file with this text; says so as install() does.
+# put(DIRECTORY NAME TEXT): the file with this text.
 function(put directory name text)
-    file(MAKE_DIRECTORY $ENV{DESTDIR}${directory})
-    message(STATUS "Installing: $ENV{DESTDIR}${directory}/${name}")
-    file(WRITE $ENV{DESTDIR}${directory}/${name} "${text}")
-    file(CHMOD $ENV{DESTDIR}${directory}/${name}
+    file(WRITE ${SLUICE_MADE}/${name} "${text}")
+    file(INSTALL ${SLUICE_MADE}/${name} DESTINATION ${directory}
         PERMISSIONS OWNER_READ OWNER_WRITE GROUP_READ WORLD_READ)
 endfunction()
 

@@ -50,7 +50,8 @@ def setUpModule():
     made = pathlib.Path(tempfile.mkdtemp(prefix="sl-package-", dir="/tmp"))
     unittest.addModuleCleanup(shutil.rmtree, made, True)
     config = BUILD / "CPackConfig.cmake"
-    run("cpack", "-G", "DEB", "--config", config, "-B", made, cwd=made)
+    # A careful administrator's umask must not close /etc or /usr to others.
+    run("cpack", "-G", "DEB", "--config", config, "-B", made, cwd=made, umask=0o077)
     Package.deb, = made.glob("sluice_*.deb")
     Package.root = made / "root"
     run("dpkg-deb", "-x", Package.deb, Package.root)
@@ -66,6 +67,7 @@ class Package(support.SluiceCase):
             self.assertTrue((self.root / name).is_file(), name)
         for line in run("dpkg-deb", "-c", self.deb).splitlines():
             self.assertIn(" root/root ", line)
+            self.assertRegex(line, r"^(drwxr-xr-x|-rwxr-xr-x|-rw-r--r--) ")
             for name in NOT_IN_IT:
                 self.assertNotIn(name, line.split("/")[-1])
 
