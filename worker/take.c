@@ -66,6 +66,11 @@ static enum sl_err begin_call(struct sl_worker *worker, const struct sl_work_msg
     char name_bytes[SL_NAME_BYTES_MAX + 1];
     enum sl_err err = sl_calls_add(worker->calls, work, &call);
 
+    if (err == SL_ERR_PROTOCOL && sl_publish_free_released(worker) == SL_OK) {
+        /* An attempt that was handed back unmade comes again under its number, and may be here
+         * before we have looked whether the old entry was released. */
+        err = sl_calls_add(worker->calls, work, &call);
+    }
     if (err == SL_ERR_PROTOCOL) {
         sl_log(SL_EVENT_FAILED, "task=%llx attempt=%u: handed out twice; the first one counts",
                (unsigned long long)work->task, work->attempt);

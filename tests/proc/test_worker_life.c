@@ -40,6 +40,27 @@ static void renew_broker(uint64_t generation)
     worker_case.worker = fake_broker_accept(worker_case.broker, generation);
 }
 
+/* The worker sees the release and the work in one turn: it was stopped meanwhile. */
+START_TEST(makes_a_call_that_it_handed_back_before)
+{
+    struct fake_result result;
+    pid_t pid = fake_broker_worker_pid(worker_case.broker, worker_case.worker);
+
+    worker_case_send(1, "unheard-of", "words", 0);
+    worker_case_result(&result);
+    ck_assert_uint_ne(result.msg.flags & SL_RESULT_NOT_STARTED, 0);
+    fake_result_fini(&result);
+    ck_assert_int_eq(kill(pid, SIGSTOP), 0);
+    fake_broker_release(worker_case.broker, worker_case.worker);
+    worker_case_send(1, "stub", "words", 0);
+    ck_assert_int_eq(kill(pid, SIGCONT), 0);
+    worker_case_result(&result);
+    ck_assert_uint_eq(result.msg.task, 1);
+    ck_assert_int_eq(result.msg.err, SL_OK);
+    fake_result_fini(&result);
+}
+END_TEST
+
 START_TEST(keeps_calls_and_results_for_the_next_broker)
 {
     struct fake_result result;
@@ -319,6 +340,7 @@ int main(void)
 
     tcase_add_checked_fixture(calls, worker_case_begin, worker_case_end);
     tcase_set_timeout(calls, 60);
+    tcase_add_test(calls, makes_a_call_that_it_handed_back_before);
     tcase_add_test(calls, keeps_calls_and_results_for_the_next_broker);
     tcase_add_test(calls, forgets_what_was_released);
     tcase_add_test(calls, survives_a_broker_that_writes_nonsense);
