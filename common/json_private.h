@@ -8,11 +8,6 @@
 
 #include "common/json.h"
 
-/* Length of the character at `at` (1..4, at most `left`, which is at least 1). Where the bytes are
- * no valid UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing over U+10FFFF) *is_valid is
- * false and the length is that of the broken beginning, as one U+FFFD replaces it. */
-size_t sl_json_utf8_step(const char *at, size_t left, bool *is_valid);
-
 /* Looks at every byte once for what no JSON text may hold anywhere: invalid UTF-8, NUL, control
  * characters but tab and line ends. False, with *fault, at the first. */
 bool sl_json_check_bytes(struct sl_span text, struct sl_json_fault *fault);

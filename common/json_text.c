@@ -17,6 +17,7 @@
 #include <stdlib.h>
 
 #include "common/json_private.h"
+#include "common/utf8.h"
 
 #define TEXT_BYTES_MIN 256
 #define MS_MAX 9e15
@@ -98,7 +99,7 @@ static size_t put_special(struct sl_json_text *text, const char *at, size_t left
         put_escaped(text, *at);
         return 1;
     }
-    size_t step = sl_json_utf8_step(at, left, &is_valid);
+    size_t step = sl_utf8_step(at, left, &is_valid);
     sl_json_put_raw(text, is_valid ? sl_span_of(at, step) : sl_span_str("\xef\xbf\xbd"));
     return step;
 }

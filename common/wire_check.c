@@ -9,6 +9,7 @@
  * Never allocates, never recurses, never reads past the payload. Runs in every process; keeps no
  * state, so a crash leaves nothing behind. Reports a verdict, no errors.
  */
+#include "common/utf8.h"
 #include "common/wire_private.h"
 
 enum tag_kind {
@@ -163,13 +164,18 @@ bool sl_wire_is_text(struct sl_span text, size_t min, size_t max)
     return text.len == 0 || memchr(text.ptr, '\0', text.len) == NULL;
 }
 
+static bool is_name(struct sl_span text, size_t min, size_t max)
+{
+    return sl_wire_is_text(text, min, max) && sl_utf8_is_valid(text);
+}
+
 static bool are_names_sound(const struct sl_task_msg *task)
 {
-    return sl_wire_is_text(task->custom_id, 1, SL_ID_BYTES_MAX) &&
-           sl_wire_is_text(task->model, 0, SL_NAME_BYTES_MAX) &&
-           sl_wire_is_text(task->provider, 0, SL_NAME_BYTES_MAX) &&
-           sl_wire_is_text(task->stage, 0, SL_NAME_BYTES_MAX) &&
-           sl_wire_is_text(task->service_id, 0, SL_NAME_BYTES_MAX) &&
+    return is_name(task->custom_id, 1, SL_ID_BYTES_MAX) &&
+           is_name(task->model, 0, SL_NAME_BYTES_MAX) &&
+           is_name(task->provider, 0, SL_NAME_BYTES_MAX) &&
+           is_name(task->stage, 0, SL_NAME_BYTES_MAX) &&
+           is_name(task->service_id, 0, SL_NAME_BYTES_MAX) &&
            task->model.len + task->provider.len > 0;
 }
 

@@ -450,7 +450,10 @@ static void check_naughty(struct sl_json_text *text, struct sl_span naughty)
     }
     ck_assert_msg(err == SL_OK, "%.*s: %s", (int)naughty.len, naughty.ptr, fault.reason);
     ck_assert(sl_span_equal(task.custom_id, naughty));
-    const char *content = strstr(task.body.ptr, "\"content\":") + strlen("\"content\":");
+    const char *member =
+        memmem(task.body.ptr, task.body.len, "\"content\":", strlen("\"content\":"));
+    ck_assert_ptr_nonnull(member);
+    const char *content = member + strlen("\"content\":");
     pick.raw = sl_span_of(content, task.body.len - (size_t)(content - task.body.ptr) - 3);
     ck_assert_int_eq(sl_json_get_string(&pick, decoded, sizeof(decoded), &len), SL_OK);
     ck_assert(sl_span_equal(sl_span_of(decoded, len), naughty));

@@ -288,6 +288,7 @@ enum member {
     DEADLINE_MS,
     BODY,
     NUL_IN_ID,
+    BROKEN_UTF8_IN_ID,
     NO_MODEL_NO_PROVIDER,
 };
 
@@ -337,6 +338,7 @@ static const struct {
     {BODY, 1, true},
     {BODY, 0, false},
     {NUL_IN_ID, 0, false},
+    {BROKEN_UTF8_IN_ID, 0, false},
     {NO_MODEL_NO_PROVIDER, 0, false},
 };
 
@@ -389,6 +391,9 @@ static struct sl_task_msg task_with(enum member member, int64_t value)
         break;
     case NUL_IN_ID:
         task.custom_id = sl_span_of("a\0b", 3);
+        break;
+    case BROKEN_UTF8_IN_ID:
+        task.custom_id = sl_span_of("\xff\xfe", 2);
         break;
     case NO_MODEL_NO_PROVIDER:
         task.model = task.provider = sl_span_str("");
