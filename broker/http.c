@@ -156,6 +156,7 @@ static bool has_body(struct MHD_Connection *connection)
 /* libmicrohttpd calls when the headers are there, for each part of a body, and at the end; the
  * signature is its own. Answering at the first call means that a body is not read, and the
  * connection closed; a request without one waits for the end, and its connection is kept. */
+/* NOLINTNEXTLINE(readability-function-size): the library decides on its parameters. */
 static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *upload,
                                   size_t *upload_bytes, void **request)

@@ -60,7 +60,7 @@ void sl_metrics_escape_label(char *out, size_t size, struct sl_span value)
         if (is_special) {
             out[len++] = '\\';
         }
-        out[len++] = byte == '\n' ? 'n' : byte;
+        out[len++] = (char)(byte == '\n' ? 'n' : byte);
     }
     out[len] = '\0';
 }

@@ -8,7 +8,7 @@
 #include "common/hash.h"
 
 #define LANES 4
-#define STRIPE_BYTES (LANES * 8)
+#define STRIPE_BYTES (LANES * sizeof(uint64_t))
 #define MULTIPLIER UINT64_C(0x9e3779b97f4a7c15) /* 2^64 / golden ratio */
 #define INCREMENT UINT64_C(0xbf58476d1ce4e5b9)
 

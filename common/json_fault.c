@@ -22,7 +22,7 @@ struct token {
 
 static char char_at(struct sl_span text, size_t at)
 {
-    return at < text.len ? text.ptr[at] : '\0'; /* NUL was refused before: it means "the end" */
+    return (char)(at < text.len ? text.ptr[at] : '\0'); /* NUL was refused before: it means "the end" */
 }
 
 static bool is_digit(char c)

@@ -123,7 +123,7 @@ static bool take_offset(const char **text, int64_t *seconds)
         !take_char(text, ':', ':') || !take_number(text, 2, 0, 59, &minutes)) {
         return false;
     }
-    *seconds = (sign == '-' ? -1 : 1) * (hours * 3600 + minutes * 60);
+    *seconds = (int64_t)(sign == '-' ? -1 : 1) * (hours * 3600 + minutes * 60);
     return true;
 }
 

@@ -61,7 +61,9 @@ void sl_progress_format_count(uint64_t count, char text[16])
         snprintf(text, 16, "%u", (unsigned)count);
         return;
     }
-    for (value /= 1000; value >= 999.5 && unit + 1 < sizeof(units); value /= 1000) {
+    value /= 1000;
+    while (value >= 999.5 && unit + 1 < sizeof(units)) {
+        value /= 1000;
         unit++;
     }
     snprintf(text, 16, "%.*f%c", value < 99.95 ? 1 : 0, value, units[unit]);

@@ -149,7 +149,7 @@ static void format_way_on(const struct sl_submit *submit, char *text, size_t siz
 static int report_bad_line(struct sl_submit *submit, enum sl_err err)
 {
     char way_on[SL_NAME_BYTES_MAX + 64];
-    unsigned long long taken = (unsigned long long)(submit->accepted + submit->known);
+    unsigned long long taken = (unsigned long long)submit->accepted + submit->known;
 
     submit->tool.program = ""; /* the line opens with its place */
     if (submit->is_dry_run) {
@@ -177,7 +177,7 @@ static int report(struct sl_submit *submit, enum sl_err err)
     format_way_on(submit, way_on, sizeof(way_on));
     sl_tool_say(&submit->tool,
                 "%s; %llu accepted tasks of job %s go on (sluice-status --job %s); to go on, %s",
-                submit->tool.fault.text, (unsigned long long)(submit->accepted + submit->known),
+                submit->tool.fault.text, (unsigned long long)submit->accepted + submit->known,
                 submit->job.name, submit->job.name, way_on);
     return sl_err_exit_status(err);
 }

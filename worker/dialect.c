@@ -161,7 +161,7 @@ uint32_t sl_retry_after_parse(const char *retry_after_ms, const char *retry_afte
         return clamp_ms(number * 1000);
     }
     if (parse_date(retry_after, &wall_s)) {
-        return clamp_ms((double)wall_s * 1000 - (double)(wall_ns / SL_NS_PER_MS));
+        return clamp_ms((double)wall_s * 1000 - (double)wall_ns / (double)SL_NS_PER_MS);
     }
     return 0;
 }

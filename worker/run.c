@@ -47,7 +47,7 @@ static enum sl_err open_system(struct sl_worker *worker)
     enum sl_err err = sl_os_signal_fd(signals, &worker->signal_fd);
 
     worker->running_max =
-        files > 2 * DESCRIPTORS_SPARE
+        files > UINT64_C(2) * DESCRIPTORS_SPARE
             ? (size_t)SL_MIN(files - DESCRIPTORS_SPARE, (uint64_t)SL_CONCURRENCY_MAX)
             : DESCRIPTORS_SPARE;
     worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -87,7 +87,7 @@ static void copy_value(char *out, size_t size, struct sl_span value)
 
     for (size_t i = 0; i < len; i++) {
         char c = value.ptr[i];
-        out[i] = c >= 0x20 && c < 0x7f ? c : '?';
+        out[i] = (char)(c >= 0x20 && c < 0x7f ? c : '?');
     }
     out[len] = '\0';
 }

@@ -87,10 +87,9 @@ void sl_transfers_settle_name(struct sl_transfers *transfers, struct sl_call *ca
     struct sl_provider *provider = call->provider;
     enum sl_err err = call->answer.transport;
     bool is_name_bad = err == SL_ERR_RESOLVE || err == SL_ERR_CONNECT_TIMEOUT;
+    bool was_refresh = provider->name_state == SL_NAME_RESOLVING && call->transfer->is_refreshing;
 
-    if (is_name_bad || err == SL_ERR_CONNECT) {
-        provider->name_state = SL_NAME_COLD;
-    } else if (provider->name_state == SL_NAME_RESOLVING && call->transfer->is_refreshing) {
+    if (is_name_bad || err == SL_ERR_CONNECT || was_refresh) {
         provider->name_state = SL_NAME_COLD;
     } else {
         return;
