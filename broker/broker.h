@@ -93,6 +93,7 @@ struct sl_conn {
     struct sl_frame_header frame_header;
     char *frame; /* a frame longer than head, being read; malloc'ed */
     size_t frame_have;
+    int64_t frame_began_ns;
     int fds[SL_OS_FDS_MAX]; /* received, not yet taken */
     size_t fd_count;
 
@@ -101,8 +102,7 @@ struct sl_conn {
     size_t out_len;
     size_t out_size;
 
-    uint32_t job; /* opened; 0: none */
-    bool is_submit_stopped;
+    struct sl_submit_stream *stream; /* of the job opened last; NULL: none yet */
     uint32_t submits_pending;
     struct sl_watch watch;
     struct sl_worker *worker;
@@ -124,6 +124,9 @@ bool sl_conn_has_output(const struct sl_conn *conn);
 void sl_conn_close(struct sl_conn *conn);
 /* Reads again from connections that were paused. */
 void sl_conn_resume_all(struct sl_broker *broker);
+/* When the memory for long frames has run out: ends those that were begun long ago, and tries those
+ * that wait again. Called once a turn. */
+void sl_conn_make_room(struct sl_broker *broker);
 /* The connection, if it is still the one of that serial. */
 struct sl_conn *sl_conn_find(struct sl_conn *conn, uint64_t serial);
 
@@ -138,6 +141,8 @@ struct sl_frame {
 MUST_CHECK enum sl_err sl_intake_hello(struct sl_conn *conn, const struct sl_frame *frame);
 MUST_CHECK enum sl_err sl_intake_open_job(struct sl_conn *conn, const struct sl_frame *frame);
 MUST_CHECK enum sl_err sl_intake_submit(struct sl_conn *conn, const struct sl_frame *frame);
+/* The connection closes: lets go of its stream of submits. */
+void sl_intake_conn_closed(struct sl_conn *conn);
 MUST_CHECK enum sl_err sl_watch_results(struct sl_conn *conn, const struct sl_frame *frame);
 MUST_CHECK enum sl_err sl_command_status(struct sl_conn *conn, const struct sl_frame *frame);
 MUST_CHECK enum sl_err sl_command_jobs(struct sl_conn *conn, const struct sl_frame *frame);
@@ -406,6 +411,7 @@ struct sl_broker {
     size_t conn_count;
     uint64_t next_serial;
     size_t intake_bytes; /* frames being read or on their way to disk */
+    bool is_intake_full; /* a connection waits for room among them */
     struct sl_wire_decoder *decoder;
 
     struct sl_supply *supplies;

@@ -42,7 +42,8 @@ static enum sl_err run_cancel(struct sl_op *op, struct sl_store *store)
     return sl_request_outcome(own->err);
 }
 
-/* Ends one leased task; false: its end is under way just now, look again. */
+/* Ends one leased task; false: its end is on its way to disk just now, look again: nobody is told
+ * that a task is cancelled before it is. A call in a worker's hands is only asked to end. */
 static bool cancel_call(struct sl_request *own, uint64_t task)
 {
     struct sl_broker *broker = own->broker;
@@ -51,13 +52,15 @@ static bool cancel_call(struct sl_request *own, uint64_t task)
     if (call == NULL || call->state == SL_CALL_ENDING) {
         return false;
     }
+    if (call->is_cancelled) {
+        return true; /* asked before */
+    }
     own->cancelled++;
     if (call->state == SL_CALL_ARMED) {
         struct sl_call_end end = {.err = SL_ERR_CANCELLED, .is_unstarted = true};
         sl_dispatch_end(broker, call, &end);
-        return true;
+        return false;
     }
-    own->cancelled -= call->is_cancelled; /* counted before */
     call->is_cancelled = true;
     if (call->state == SL_CALL_SENT) {
         sl_workers_cancel(call);

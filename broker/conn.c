@@ -17,8 +17,10 @@
 #include "common/check.h"
 #include "common/log.h"
 
-#define OUT_BYTES_MAX (80 * SL_MIB) /* one largest result and change */
-#define READS_PER_EVENT 8           /* then others get their turn */
+#define OUT_BYTES_MAX (80 * SL_MIB)      /* one largest result and change */
+#define READS_PER_EVENT 8                /* then others get their turn */
+#define FRAME_TIME_NS (10 * SL_NS_PER_S) /* to send a long frame, when others wait for its memory  \
+                                          */
 
 /* ---- open and close
  * ------------------------------------------------------------------------------ */
@@ -112,6 +114,7 @@ void sl_conn_close(struct sl_conn *conn)
     sl_os_close(&conn->source.fd);
     drop_frame(conn);
     drop_fds(conn);
+    sl_intake_conn_closed(conn);
     free(conn->out);
     conn->out = NULL;
     conn->out_len = conn->out_at = conn->out_size = 0;
@@ -354,6 +357,7 @@ static bool begin_long_frame(struct sl_conn *conn, const struct sl_frame_header 
 
     if (broker->intake_bytes > 0 && broker->intake_bytes + bytes > SL_INTAKE_BYTES_MAX) {
         conn->is_paused = true;
+        broker->is_intake_full = true;
         want_events(conn);
         return false;
     }
@@ -363,6 +367,7 @@ static bool begin_long_frame(struct sl_conn *conn, const struct sl_frame_header 
     }
     broker->intake_bytes += bytes;
     conn->frame_header = *header;
+    conn->frame_began_ns = broker->now.mono_ns;
     conn->frame_have = conn->head_len - SL_FRAME_HEADER_BYTES;
     memcpy(conn->frame, conn->head + SL_FRAME_HEADER_BYTES, conn->frame_have);
     conn->head_len = 0;
@@ -454,6 +459,9 @@ static void read_conn(struct sl_conn *conn)
 {
     for (int i = 0; i < READS_PER_EVENT && read_some(conn); i++) {
     }
+    if (conn->serial != 0) {
+        want_events(conn); /* a handler may have paused it */
+    }
 }
 
 static void on_conn_event(struct sl_source *source, uint32_t events)
@@ -489,4 +497,23 @@ void sl_conn_resume_all(struct sl_broker *broker)
             want_events(conn);
         }
     }
+}
+
+/* A client sends a frame that it has whole; one that takes so long has stopped, or means no good.
+ */
+void sl_conn_make_room(struct sl_broker *broker)
+{
+    if (!broker->is_intake_full) {
+        return;
+    }
+    broker->is_intake_full = false; /* until somebody finds that it still is */
+    for (size_t i = 0; i < SL_CLIENTS_MAX; i++) {
+        struct sl_conn *conn = &broker->conns[i];
+        if (conn->serial != 0 && conn->frame != NULL &&
+            broker->now.mono_ns - conn->frame_began_ns >= FRAME_TIME_NS) {
+            drop_frame(conn);
+            refuse_header(conn, SL_ERR_OVERLOADED);
+        }
+    }
+    sl_conn_resume_all(broker);
 }

@@ -5,7 +5,8 @@
  * the store thread as one operation; its buffer is written to disk from where it was received. The
  * answer is sent when the operation comes back, that is, after the sync. Tasks are taken in order
  * up to the first that is refused; after that the connection's further submits are refused until it
- * opens a job again, so that "accepted before the bad line" is a prefix.
+ * opens a job again, so that "accepted before the bad line" is a prefix, also for a client that is
+ * many frames ahead: what binds them is kept where they run (struct sl_submit_stream).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,10 +45,43 @@ enum sl_err sl_intake_hello(struct sl_conn *conn, const struct sl_frame *frame)
 
 /* ---- open job -------------------------------------------------------------------------------- */
 
+/* An opened job and the submits behind it. Their operations run in order on the store thread, which
+ * alone uses job, err and is_stopped; refs is the loop thread's. */
+struct sl_submit_stream {
+    uint32_t refs; /* the connection, and each operation under way */
+    uint32_t job;
+    enum sl_err err; /* why there is no job */
+    bool is_stopped; /* a task was refused: none behind it is taken */
+};
+
+static struct sl_submit_stream *stream_ref(struct sl_submit_stream *stream)
+{
+    stream->refs++;
+    return stream;
+}
+
+static void stream_unref(struct sl_submit_stream *stream)
+{
+    SL_ASSERT(stream->refs > 0);
+    stream->refs--;
+    if (stream->refs == 0) {
+        free(stream);
+    }
+}
+
+void sl_intake_conn_closed(struct sl_conn *conn)
+{
+    if (conn->stream != NULL) {
+        stream_unref(conn->stream);
+        conn->stream = NULL;
+    }
+}
+
 struct open_op {
     struct sl_op op;
     struct sl_broker *broker;
     struct sl_conn *conn;
+    struct sl_submit_stream *stream;
     uint64_t serial;
     struct sl_job_request request;
     char name[SL_NAME_BYTES_MAX];
@@ -59,7 +93,11 @@ static enum sl_err run_open(struct sl_op *op, struct sl_store *store)
 {
     struct open_op *own = SL_CONTAINER_OF(op, struct open_op, op);
 
-    own->err = sl_store_open_job(store, &own->request, &own->job);
+    if (own->err == SL_OK) {
+        own->err = sl_store_open_job(store, &own->request, &own->job);
+    }
+    own->stream->job = own->job.job;
+    own->stream->err = own->err;
     return own->err == SL_ERR_STORE ? own->err : SL_OK;
 }
 
@@ -89,13 +127,31 @@ static void done_open(struct sl_op *op)
     struct sl_conn *conn = sl_conn_find(own->conn, own->serial);
 
     if (conn != NULL && own->err == SL_OK) {
-        conn->job = own->job.job;
-        conn->is_submit_stopped = false;
         send_job(conn, &own->job);
     } else if (conn != NULL) {
         sl_conn_send_error(conn, own->err, sl_err_meaning(own->err));
     }
+    stream_unref(own->stream);
     free(own);
+}
+
+/* An operation with a stream of its own, which is the connection's from now on. */
+static struct open_op *new_open(struct sl_conn *conn)
+{
+    struct open_op *own = calloc(1, sizeof(*own));
+    struct sl_submit_stream *stream = calloc(1, sizeof(*stream));
+
+    if (own == NULL || stream == NULL) {
+        free(own);
+        free(stream);
+        return NULL;
+    }
+    own->conn = conn;
+    own->serial = conn->serial;
+    own->stream = stream_ref(stream);
+    sl_intake_conn_closed(conn);
+    conn->stream = stream_ref(stream);
+    return own;
 }
 
 enum sl_err sl_intake_open_job(struct sl_conn *conn, const struct sl_frame *frame)
@@ -107,20 +163,16 @@ enum sl_err sl_intake_open_job(struct sl_conn *conn, const struct sl_frame *fram
     if (err != SL_OK) {
         return err;
     }
-    if (msg.may_create && broker->state != SL_BROKER_RUNNING) {
-        sl_conn_send_error(conn, SL_ERR_DRAINING, sl_err_meaning(SL_ERR_DRAINING));
-        return SL_OK;
-    }
-    struct open_op *own = calloc(1, sizeof(*own));
+    struct open_op *own = new_open(conn);
     if (own == NULL) {
         return SL_ERR_NO_MEMORY;
     }
     if (msg.name.len > 0) {
         memcpy(own->name, msg.name.ptr, msg.name.len); /* at most SL_NAME_BYTES_MAX: decoder */
     }
-    own->broker = broker;
-    own->conn = conn;
-    own->serial = conn->serial;
+    if (msg.may_create && broker->state != SL_BROKER_RUNNING) {
+        own->err = SL_ERR_DRAINING;
+    }
     own->request = (struct sl_job_request){.uid = conn->peer.uid,
                                            .name = sl_span_of(own->name, msg.name.len),
                                            .may_create = msg.may_create,
@@ -136,6 +188,7 @@ struct accept_op {
     struct sl_op op;
     struct sl_broker *broker;
     struct sl_conn *conn;
+    struct sl_submit_stream *stream;
     uint64_t serial;
     uint64_t batch;
     char *payload; /* what the tasks' spans point into */
@@ -150,8 +203,17 @@ struct accept_op {
 static enum sl_err run_accept(struct sl_op *op, struct sl_store *store)
 {
     struct accept_op *own = SL_CONTAINER_OF(op, struct accept_op, op);
+    struct sl_submit_stream *stream = own->stream;
+    enum sl_err refused = stream->err == SL_OK && stream->is_stopped ? SL_ERR_INPUT : stream->err;
 
-    return sl_store_accept(store, &own->request, &own->reply);
+    if (refused != SL_OK) {
+        own->reply = (struct sl_accept_reply){.refused_err = refused, .due_ms = INT64_MAX};
+        return SL_OK;
+    }
+    own->request.job = stream->job;
+    enum sl_err err = sl_store_accept(store, &own->request, &own->reply);
+    stream->is_stopped = own->reply.refused_idx >= 0 || own->local_err != SL_OK;
+    return err;
 }
 
 static void answer_submit(struct sl_conn *conn, const struct sl_submitted_msg *msg)
@@ -164,7 +226,6 @@ static void answer_submit(struct sl_conn *conn, const struct sl_submitted_msg *m
         sl_conn_send(conn, bytes, writer.len);
     }
     if (msg->refused_idx >= 0) {
-        conn->is_submit_stopped = true;
         conn->source.broker->tasks_refused++;
     }
 }
@@ -194,6 +255,7 @@ static void done_accept(struct sl_op *op)
         answer_submit(conn, &msg);
     }
     broker->intake_bytes -= own->payload_bytes;
+    stream_unref(own->stream);
     free(own->payload);
     free(own);
 }
@@ -232,8 +294,7 @@ static void resolve_tasks(struct sl_conn *conn, struct accept_op *own, size_t co
             i++;
         }
     }
-    own->request = (struct sl_accept_request){.job = conn->job,
-                                              .tasks = own->tasks,
+    own->request = (struct sl_accept_request){.tasks = own->tasks,
                                               .supplies = own->supplies,
                                               .count = i,
                                               .now_ms = broker->now.wall_ns / SL_NS_PER_MS};
@@ -247,14 +308,6 @@ static enum sl_err refusal(const struct sl_conn *conn)
         return SL_ERR_DRAINING;
     }
     return broker->has_space ? SL_OK : SL_ERR_NO_SPACE;
-}
-
-static void refuse_submit(struct sl_conn *conn, uint64_t batch, enum sl_err err)
-{
-    struct sl_submitted_msg msg = {
-        .batch = batch, .refused_idx = 0, .err = err, .message = sl_span_str(sl_err_meaning(err))};
-
-    answer_submit(conn, &msg);
 }
 
 static enum sl_err queue_accept(struct sl_conn *conn, const struct sl_frame *frame,
@@ -274,17 +327,11 @@ static enum sl_err queue_accept(struct sl_conn *conn, const struct sl_frame *fra
         free(own->payload);
         return err;
     }
-    enum sl_err refused = conn->is_submit_stopped ? SL_ERR_INPUT : refusal(conn);
-    if (refused != SL_OK) {
-        refuse_submit(conn, own->batch, refused);
-        broker->intake_bytes -= own->payload_bytes;
-        free(own->payload);
-        free(own);
-        return SL_OK;
-    }
+    own->local_err = refusal(conn);
     resolve_tasks(conn, own, count);
     own->broker = broker;
     own->conn = conn;
+    own->stream = stream_ref(conn->stream);
     own->serial = conn->serial;
     own->op =
         (struct sl_op){.run = run_accept, .done = done_accept, .cost_bytes = own->payload_bytes};
@@ -296,7 +343,7 @@ static enum sl_err queue_accept(struct sl_conn *conn, const struct sl_frame *fra
 
 enum sl_err sl_intake_submit(struct sl_conn *conn, const struct sl_frame *frame)
 {
-    if (conn->job == 0) {
+    if (conn->stream == NULL) {
         return SL_ERR_PROTOCOL; /* open_job comes first */
     }
     struct accept_op *own = malloc(sizeof(*own)); /* 180 KiB: most of it is never touched */

@@ -49,6 +49,44 @@ def frame(kind, payload):
     return header(len(data), kind) + data
 
 
+def unpack(data):
+    """One msgpack value of the kinds the broker sends, and what is behind it."""
+    tag, rest = data[0], data[1:]
+    if tag < 0x80:
+        return tag, rest
+    if tag >= 0xE0:
+        return tag - 256, rest
+    if 0x80 <= tag <= 0x9F:
+        return unpack_items(tag & 0x0F, rest, is_map=tag < 0x90)
+    if 0xA0 <= tag <= 0xBF:
+        return rest[:tag & 0x1F].decode(), rest[tag & 0x1F:]
+    fixed = {0xC0: (None, None), 0xC2: (None, False), 0xC3: (None, True), 0xCC: (">B", 0), 0xCD: (">H", 0),
+             0xCA: (">f", 0), 0xCB: (">d", 0), 0xCE: (">I", 0), 0xCF: (">Q", 0), 0xD0: (">b", 0), 0xD1: (">h", 0), 0xD2: (">i", 0),
+             0xD3: (">q", 0)}
+    if tag in fixed:
+        form, value = fixed[tag]
+        if form is None:
+            return value, rest
+        size = struct.calcsize(form)
+        return struct.unpack(form, rest[:size])[0], rest[size:]
+    sized = {0xD9: ">B", 0xDA: ">H", 0xDB: ">I", 0xC4: ">B", 0xC5: ">H", 0xC6: ">I", 0xDC: ">H",
+             0xDD: ">I", 0xDE: ">H", 0xDF: ">I"}
+    size = struct.calcsize(sized[tag])
+    count, rest = struct.unpack(sized[tag], rest[:size])[0], rest[size:]
+    if tag >= 0xDC:
+        return unpack_items(count, rest, is_map=tag >= 0xDE)
+    value = rest[:count]
+    return (value.decode() if tag in (0xD9, 0xDA, 0xDB) else value), rest[count:]
+
+
+def unpack_items(count, data, is_map):
+    items = []
+    for _ in range(count * 2 if is_map else count):
+        item, data = unpack(data)
+        items.append(item)
+    return (dict(zip(items[::2], items[1::2])) if is_map else items), data
+
+
 class Connection:
     """One connection; reads are bounded in time."""
 
