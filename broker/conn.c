@@ -19,8 +19,7 @@
 
 #define OUT_BYTES_MAX (80 * SL_MIB)      /* one largest result and change */
 #define READS_PER_EVENT 8                /* then others get their turn */
-#define FRAME_TIME_NS (10 * SL_NS_PER_S) /* to send a long frame, when others wait for its memory  \
-                                          */
+#define FRAME_TIME_NS (10 * SL_NS_PER_S) /* for a long frame whose memory others wait for */
 
 /* ---- open and close
  * ------------------------------------------------------------------------------ */
@@ -499,8 +498,7 @@ void sl_conn_resume_all(struct sl_broker *broker)
     }
 }
 
-/* A client sends a frame that it has whole; one that takes so long has stopped, or means no good.
- */
+/* A client sends a frame that it has whole: one that takes so long has stopped. */
 void sl_conn_make_room(struct sl_broker *broker)
 {
     if (!broker->is_intake_full) {

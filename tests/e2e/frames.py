@@ -60,9 +60,9 @@ def unpack(data):
         return unpack_items(tag & 0x0F, rest, is_map=tag < 0x90)
     if 0xA0 <= tag <= 0xBF:
         return rest[:tag & 0x1F].decode(), rest[tag & 0x1F:]
-    fixed = {0xC0: (None, None), 0xC2: (None, False), 0xC3: (None, True), 0xCC: (">B", 0), 0xCD: (">H", 0),
-             0xCA: (">f", 0), 0xCB: (">d", 0), 0xCE: (">I", 0), 0xCF: (">Q", 0), 0xD0: (">b", 0), 0xD1: (">h", 0), 0xD2: (">i", 0),
-             0xD3: (">q", 0)}
+    fixed = {0xC0: (None, None), 0xC2: (None, False), 0xC3: (None, True), 0xCA: (">f", 0),
+             0xCB: (">d", 0), 0xCC: (">B", 0), 0xCD: (">H", 0), 0xCE: (">I", 0), 0xCF: (">Q", 0),
+             0xD0: (">b", 0), 0xD1: (">h", 0), 0xD2: (">i", 0), 0xD3: (">q", 0)}
     if tag in fixed:
         form, value = fixed[tag]
         if form is None:
