@@ -305,6 +305,9 @@ void sl_workers_cancel(struct sl_call *call);
 
 struct sl_provider_state {
     struct sl_call_list armed;
+    size_t armed_bytes;
+    uint32_t ahead;   /* how many to arm beyond the free places; 0: as at the start */
+    bool has_starved; /* places stood free while an arm was awaited */
     uint32_t arming; /* asked of the store, not yet answered */
     uint32_t in_flight;
     uint64_t calls;
@@ -421,11 +424,7 @@ struct sl_broker {
     struct sl_provider_state providers[SL_PROVIDERS_MAX];
 
     struct sl_calls calls;
-    size_t armed_bytes;
     uint32_t arming;
-    uint32_t ahead;   /* how many to arm beyond the free places */
-    bool has_starved; /* places stood free while an arm was awaited */
-    uint64_t sent;
     uint32_t in_flight;
     uint64_t delayed;
     int64_t next_due_ms; /* wall; INT64_MAX: none */

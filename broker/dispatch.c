@@ -16,17 +16,17 @@
 /* Tasks armed beyond the free places: enough to outlast a commit, no more than that, because each
  * may count an attempt of unknown outcome when the power goes. */
 #define AHEAD_MIN 16
+#define AHEAD_START 64
 #define AHEAD_MAX SL_ARMED_MAX
 #define ARM_BYTES_MAX (4 * SL_MIB) /* one operation */
 
-/* ---- arm
- * ----------------------------------------------------------------------------------------- */
+/* ---- arm ------------------------------------------------------------------------------------- */
 
 struct arm_op {
     struct sl_op op;
     struct sl_broker *broker;
     uint32_t supply;
-    uint64_t sent_before;
+    uint64_t calls_before; /* of its provider */
     struct sl_arm_request request;
     struct sl_arm_reply reply;
     struct sl_armed armed[SL_ROUTE_TAKE_MAX];
@@ -46,19 +46,27 @@ static uint32_t queued_us(const struct sl_broker *broker, int64_t accepted_ms)
     return waited_us < 0 ? 0 : (uint32_t)SL_MIN(waited_us, (int64_t)UINT32_MAX);
 }
 
-/* The stock follows what a commit costs at the speed of now: it doubles when places stood free
- * while a commit was awaited, and shrinks slowly towards twice what was sent meanwhile. */
-static void adapt_ahead(struct sl_broker *broker, uint64_t sent)
+static uint32_t ahead_of(const struct sl_provider_state *state)
 {
-    uint32_t want = (uint32_t)SL_MIN(sent * 2, (uint64_t)AHEAD_MAX);
+    return state->ahead != 0 ? state->ahead : AHEAD_START;
+}
 
-    if (broker->has_starved) {
-        broker->ahead = SL_MIN(broker->ahead * 4, (uint32_t)AHEAD_MAX);
-    } else if (broker->ahead > want) {
-        broker->ahead -= (broker->ahead - want) / 16;
+/* A provider's stock follows what a commit costs at the speed of now: it grows fourfold when places
+ * stood free while a commit was awaited, and shrinks slowly towards twice what was sent meanwhile.
+ */
+static void adapt_ahead(struct sl_provider_state *state, uint64_t calls_before)
+{
+    uint64_t sent = state->calls >= calls_before ? state->calls - calls_before : 0;
+    uint32_t want = (uint32_t)SL_MIN(sent * 2, (uint64_t)AHEAD_MAX);
+    uint32_t ahead = ahead_of(state);
+
+    if (state->has_starved) {
+        ahead = SL_MIN(ahead * 4, (uint32_t)AHEAD_MAX);
+    } else if (ahead > want) {
+        ahead -= (ahead - want) / 16;
     }
-    broker->ahead = SL_MAX(broker->ahead, (uint32_t)AHEAD_MIN);
-    broker->has_starved = false;
+    state->ahead = SL_MAX(ahead, (uint32_t)AHEAD_MIN);
+    state->has_starved = false;
 }
 
 static void add_armed(struct sl_broker *broker, const struct sl_armed *armed,
@@ -83,8 +91,8 @@ static void add_armed(struct sl_broker *broker, const struct sl_armed *armed,
     call->body_at = armed->body_at;
     call->body_bytes = armed->body_bytes;
     batch->refs++;
-    broker->armed_bytes += call->body_bytes;
     if (supply->provider_idx != SL_SUPPLY_NO_PROVIDER) {
+        broker->providers[supply->provider_idx].armed_bytes += call->body_bytes;
         sl_call_list_add(&broker->providers[supply->provider_idx].armed, call);
     }
 }
@@ -143,7 +151,10 @@ static void done_arm(struct sl_op *op)
     struct sl_broker *broker = own->broker;
 
     end_arming(broker, own);
-    adapt_ahead(broker, broker->sent - own->sent_before);
+    if (broker->supplies[own->supply].provider_idx != SL_SUPPLY_NO_PROVIDER) {
+        adapt_ahead(&broker->providers[broker->supplies[own->supply].provider_idx],
+                    own->calls_before);
+    }
     take_armed(broker, own);
     return_armed(broker, own);
     if (own->reply.expired + own->reply.damaged > 0) {
@@ -161,11 +172,20 @@ static void done_arm(struct sl_op *op)
     }
 }
 
-/* Places are free and the stock is empty: providers wait for us. */
-static bool has_nothing_to_send(const struct sl_broker *broker)
+static uint32_t provider_limit(const struct sl_broker *broker, uint32_t idx)
 {
-    return broker->in_flight < broker->config->concurrency &&
-           broker->calls.counts[SL_CALL_ARMED] == 0;
+    uint32_t own = broker->config->providers[idx].concurrency;
+
+    return own == 0 ? broker->config->concurrency : SL_MIN(own, broker->config->concurrency);
+}
+
+/* Places are free and its stock is empty: the provider waits for us. */
+static bool has_nothing_to_send(const struct sl_broker *broker, uint32_t provider_idx)
+{
+    const struct sl_provider_state *state = &broker->providers[provider_idx];
+
+    return state->armed.count == 0 && state->in_flight < provider_limit(broker, provider_idx) &&
+           broker->in_flight < broker->config->concurrency;
 }
 
 static bool start_arm(struct sl_broker *broker, const struct sl_route_pick *pick)
@@ -182,7 +202,7 @@ static bool start_arm(struct sl_broker *broker, const struct sl_route_pick *pick
     memset(own, 0, offsetof(struct arm_op, armed));
     own->broker = broker;
     own->supply = idx;
-    own->sent_before = broker->sent;
+    own->calls_before = broker->providers[pick->provider_idx].calls;
     own->request = (struct sl_arm_request){.supply = idx,
                                            .count_max = pick->count,
                                            .bytes_max = ARM_BYTES_MAX,
@@ -191,7 +211,7 @@ static bool start_arm(struct sl_broker *broker, const struct sl_route_pick *pick
     own->op = (struct sl_op){.run = run_arm,
                              .done = done_arm,
                              .cost_bytes = SL_KIB,
-                             .is_urgent = has_nothing_to_send(broker)};
+                             .is_urgent = has_nothing_to_send(broker, pick->provider_idx)};
     supply->arming = pick->count;
     broker->arming += pick->count;
     broker->providers[pick->provider_idx].arming += pick->count;
@@ -200,35 +220,31 @@ static bool start_arm(struct sl_broker *broker, const struct sl_route_pick *pick
     return true;
 }
 
-static uint32_t provider_limit(const struct sl_broker *broker, uint32_t idx)
-{
-    uint32_t own = broker->config->providers[idx].concurrency;
-
-    return own == 0 ? broker->config->concurrency : SL_MIN(own, broker->config->concurrency);
-}
-
 static uint32_t room(uint32_t limit, uint32_t used)
 {
     return used < limit ? limit - used : 0;
 }
 
-static uint32_t armed_count(const struct sl_broker *broker)
+/* What may be armed for a provider now. Nothing while half of its stock is left: asking for a few
+ * would cost a commit for a few. Each has a stock of its own, so that one that hangs keeps nobody
+ * else waiting. */
+static uint32_t provider_places(const struct sl_broker *broker, uint32_t idx)
 {
-    return broker->calls.counts[SL_CALL_ARMED] + broker->arming;
+    const struct sl_provider_state *state = &broker->providers[idx];
+    uint32_t stock = state->armed.count + state->arming;
+    uint32_t ahead = ahead_of(state);
+
+    if (stock > ahead / 2 || state->armed_bytes >= SL_ARMED_BYTES_MAX) {
+        return 0;
+    }
+    return room(provider_limit(broker, idx) + ahead, state->in_flight + stock);
 }
 
 static void fill_limits(const struct sl_broker *broker, struct sl_route_limits *limits)
 {
-    uint32_t total = broker->config->concurrency + broker->ahead;
-
-    limits->places = room(total, broker->in_flight + armed_count(broker));
-    limits->places =
-        SL_MIN(limits->places, room((uint32_t)broker->calls.free_count, broker->arming));
+    limits->places = room((uint32_t)broker->calls.free_count, broker->arming);
     for (uint32_t i = 0; i < broker->config->provider_count; i++) {
-        const struct sl_provider_state *state = &broker->providers[i];
-        uint32_t limit = provider_limit(broker, i);
-        limits->provider_places[i] =
-            room(limit + broker->ahead, state->in_flight + state->armed.count + state->arming);
+        limits->provider_places[i] = provider_places(broker, i);
     }
 }
 
@@ -237,10 +253,6 @@ static void arm_ahead(struct sl_broker *broker)
     struct sl_route_limits limits = {0};
     struct sl_route_pick pick;
 
-    /* Half the stock is left: asking now for a few would cost a commit for a few. */
-    if (armed_count(broker) > broker->ahead / 2 || broker->armed_bytes >= SL_ARMED_BYTES_MAX) {
-        return;
-    }
     fill_limits(broker, &limits);
     while (sl_route_pick(broker->route, &limits, &pick) && start_arm(broker, &pick)) {
         fill_limits(broker, &limits);
@@ -263,9 +275,8 @@ static void note_sent(struct sl_broker *broker, struct sl_call *call, struct sl_
     call->generation = worker->generation;
     call->ring_position = ring_position;
     call->queued_us = queued_us(broker, call->accepted_ms);
-    broker->armed_bytes -= call->body_bytes;
+    state->armed_bytes -= call->body_bytes;
     sl_calls_drop_body(call);
-    broker->sent++;
     state->in_flight++;
     state->calls++;
     broker->in_flight++;
@@ -385,11 +396,15 @@ static void send_armed(struct sl_broker *broker)
 
 void sl_dispatch_run(struct sl_broker *broker)
 {
-    if (broker->state == SL_BROKER_RUNNING) {
-        send_armed(broker);
-        broker->has_starved |= broker->arming > 0 && has_nothing_to_send(broker);
-        arm_ahead(broker);
+    if (broker->state != SL_BROKER_RUNNING) {
+        return;
     }
+    send_armed(broker);
+    for (uint32_t i = 0; i < broker->config->provider_count; i++) {
+        struct sl_provider_state *state = &broker->providers[i];
+        state->has_starved |= state->arming > 0 && has_nothing_to_send(broker, i);
+    }
+    arm_ahead(broker);
 }
 
 /* ---- delayed tasks

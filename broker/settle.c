@@ -296,8 +296,8 @@ static void give_place_back(struct sl_broker *broker, struct sl_call *call)
     if (call->state == SL_CALL_ARMED) {
         if (idx != SL_SUPPLY_NO_PROVIDER) { /* else it was removed while this was being armed */
             sl_call_list_remove(&broker->providers[idx].armed, call);
+            broker->providers[idx].armed_bytes -= call->body_bytes;
         }
-        broker->armed_bytes -= call->body_bytes;
         sl_calls_drop_body(call);
         return;
     }

@@ -296,7 +296,6 @@ static struct sl_broker *new_broker(const struct sl_config *config,
     broker->idle_since_ns = broker->now.mono_ns;
     broker->space_checked_ns = INT64_MIN / 2; /* never */
     broker->has_space = true;
-    broker->ahead = SL_ARMED_MAX / 32; /* adapts */
     broker->uid = geteuid();
     broker->epoll_fd = broker->listen.fd = broker->signals.fd = -1;
     broker->store_events.fd = broker->http_events.fd = broker->counters.memfd = -1;

@@ -39,8 +39,9 @@
 #define SL_CLIENTS_MAX 1024 /* connections; one descriptor and one small buffer each */
 #define SL_INTAKE_BYTES_MAX (160 * SL_MIB) /* all frame buffers together: two of the largest */
 #define SL_SUPPLIES_MAX 4096 /* provider x model x tenant with work not yet finished */
-#define SL_ARMED_MAX 2048 /* tasks leased ahead of a free place: hides the commit before a call */
-#define SL_ARMED_BYTES_MAX (32 * SL_MIB) /* their request bytes in broker memory */
+/* Per provider, leased ahead of a free place: hides the commit before a call. */
+#define SL_ARMED_MAX 2048
+#define SL_ARMED_BYTES_MAX (8 * SL_MIB) /* their request bytes in broker memory */
 #define SL_COMMIT_OPS_MAX 4096           /* operations in one group commit */
 #define SL_DELETE_SLICE 1000             /* records deleted in one commit (purge) */
 #define SL_CONCURRENCY_MAX 65536

@@ -58,6 +58,24 @@ class Crash(SluiceCase):
         self.assertEqual(len(read_results(self.ctl("results", "crash").stdout)), 300)
         self.assertEqual(set(provider.counts().values()), {1})
 
+    def test_broker_killed_while_its_workers_come_back(self):
+        """The next broker must know of the worker that had not yet come back, too."""
+        provider = Provider(self)
+        provider.hold()
+        self.start_pair(provider.url, llm_queue_concurrency=16)
+        self.submit(self.prompts(100), "--job", "crash")
+        provider.wait_running(16)
+        for _ in range(4):
+            mark = self.worker.mark()
+            self.broker.kill()
+            self.start_broker()
+            self.worker.wait_line(r"event=broker_found", count=1, after=mark)
+        self.broker.kill()
+        self.start_broker()
+        provider.release()
+        self.wait_queue(completed=100)
+        self.assertEqual(set(provider.counts().values()), {1})
+
     def test_worker_killed_repeats_its_running_calls_alone(self):
         provider = Provider(self)
         provider.hold()

@@ -133,5 +133,27 @@ class ProviderFaults(SluiceCase):
         self.assertEqual(content_of(results["q-0"]), "x")
 
 
+class Neighbours(SluiceCase):
+    def test_one_that_hangs_holds_nobody_back(self):
+        slow, fast = Provider(self), Provider(self)
+        slow.hold()
+        self.configure(self.provider(slow.url, name="slow", models=["slow-*"], concurrency=2),
+                       self.provider(fast.url, name="fast", models=["fast-*"]))
+        self.start_broker()
+        self.start_worker()
+        for name, count in (("slow", 3000), ("fast", 1000)):
+            write_lines(self.dir / f"{name}.jsonl",
+                        (batch_line(f"{name}-{i}", f"{name}-{i}", model=f"{name}-1")
+                         for i in range(count)))
+        self.submit("slow.jsonl", "--job", "slow")
+        slow.wait_running(2)
+        self.submit("fast.jsonl", "--job", "fast", "--wait", "--output", "fast.out")
+        status = self.status()
+        self.assert_adds_up(status)
+        self.assertEqual(status["queue"]["completed"], 1000)
+        self.assertEqual(status["queue"]["inflight"], 2)
+        slow.release()
+
+
 if __name__ == "__main__":
     main()

@@ -354,12 +354,12 @@ START_TEST(test_disarm_abandon_and_orphans)
         struct sl_call *call = call_of(&armed[i], states[i / 3]);
         call->body_bytes = 100;
         if (states[i / 3] == SL_CALL_ARMED) {
-            broker->armed_bytes += 100;
+            broker->providers[0].armed_bytes += 100;
             sl_call_list_add(&broker->providers[0].armed, call);
         }
     }
     sl_dispatch_disarm_all(broker);
-    ck_assert_uint_eq(broker->armed_bytes, 0);
+    ck_assert_uint_eq(broker->providers[0].armed_bytes, 0);
     ck_assert_uint_eq(broker->providers[0].armed.count, 0);
     ck_assert_uint_eq(broker->in_flight, 6);
     sl_dispatch_abandon_all(broker);
