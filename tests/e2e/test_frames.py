@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Hostile bytes on the broker's socket are refused; they never take it down, nor hold up others."""
 
+import os
 import random
+import signal
 import socket
 import struct
 import sys
 
 sys.dont_write_bytecode = True
 from support import SluiceCase, main  # noqa: E402
-from frames import FRAME_BYTES_MAX, TYPES, Connection, frame, header, pack  # noqa: E402
+from frames import FRAME_BYTES_MAX, TYPES, Connection, frame, header, pack, unpack  # noqa: E402
 from provider import Provider  # noqa: E402
 
 SEED = 20240817
@@ -171,6 +173,121 @@ class Frames(SluiceCase):
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", null.fileno()))]
             connection.socket.sendmsg([frame("LARGE_RESULT", [b"\0" * 128])], rights)
             self.assertNotIn(TYPES["WELCOME"], connection_kinds(connection))
+        self.assert_alive()
+
+
+# A sound frame of each kind that a client may send once it has said hello.
+CLIENT_FRAMES = {
+    "OPEN_JOB": frame("OPEN_JOB", ["j", True]),
+    "SUBMIT": frame("SUBMIT", [1, [task(), task(custom_id="b", stage="s", service_id="t")]]),
+    "RESULTS": frame("RESULTS", ["j", 1, False, 0]),
+    "STATUS": frame("STATUS", ["j"]),
+    "JOBS": frame("JOBS", []),
+    "SHOW": frame("SHOW", ["task_0000000100000000"]),
+    "CANCEL": frame("CANCEL", ["j"]),
+    "PURGE": frame("PURGE", ["j"]),
+}
+PROTOCOL_ERROR = 25
+MUTATIONS = 2500
+
+
+class EveryFrame(SluiceCase):
+    """Each type of frame where it does not belong, cut off, and damaged."""
+
+    def setUp(self):
+        super().setUp()
+        self.configure(self.provider("http://127.0.0.1:9/v1"))
+        self.start_broker()
+
+    def assert_alive(self):
+        self.assertIsNone(self.broker.popen.poll(), "the broker ended")
+        self.assert_adds_up(self.status())
+
+    def assert_told(self, connection, name):
+        """The last frame before the end says that the frame is not understood."""
+        last = None
+        while (got := connection.read_frame()) is not None:
+            last = got
+        self.assertIsNotNone(last, f"{name}: hung up on without a word")
+        self.assertEqual(last[0], TYPES["ERROR"], name)
+        self.assertEqual(unpack(last[1])[0][0], PROTOCOL_ERROR, name)
+
+    def test_before_hello(self):
+        for number in range(256):
+            if number in (TYPES["HELLO"], TYPES["WORKER_HELLO"]):
+                continue
+            with Connection(self.socket) as connection:
+                connection.send(frame(number, b"\x90"))
+                self.assert_told(connection, number)
+        for name, data in CLIENT_FRAMES.items():
+            with Connection(self.socket) as connection:
+                connection.send(data)
+                self.assert_told(connection, name)
+        self.assert_alive()
+
+    def test_out_of_role(self):
+        allowed = {TYPES[name] for name in (*CLIENT_FRAMES, "DRAIN")}
+        for number in set(range(256)) - allowed:
+            for payload in (b"\x90", pack(["x"])):
+                with Connection(self.socket) as connection:
+                    connection.hello().send(frame(number, payload))
+                    self.assert_told(connection, number)
+        self.assert_alive()
+
+    def test_a_worker_out_of_role(self):
+        """As a worker, in a process of its own: the broker ends workers that break the rules."""
+        names = ["HELLO", "WORKER_HELLO", *CLIENT_FRAMES, "DRAIN", "LANE", "DONE"]
+        for name in names:
+            child = os.fork()
+            if child == 0:
+                self.be_a_bad_worker(name)
+            _, status = os.waitpid(child, 0)
+            ended = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+            self.assertIn(ended, (0, -signal.SIGKILL), name)
+        self.broker.wait_line("event=lane_lost", count=len(names))
+        self.assert_alive()
+
+    def be_a_bad_worker(self, name):
+        status = 1
+        try:
+            with Connection(self.socket) as connection:
+                connection.send(frame("WORKER_HELLO", ["test", b""]))
+                got = connection.read_frame()
+                connection.send(CLIENT_FRAMES.get(name, frame(name, ["x"])))
+                told = [kind for kind in connection.read_types() if kind == TYPES["ERROR"]]
+                status = 0 if got[0] == TYPES["LANE"] and told else 2
+        finally:
+            os._exit(status)
+
+    def test_cut_off_at_every_byte(self):
+        hello = frame("HELLO", ["test"])
+        for name, data in CLIENT_FRAMES.items():
+            before = b"" if name == "OPEN_JOB" else CLIENT_FRAMES["OPEN_JOB"]
+            for length in range(len(data)):
+                with Connection(self.socket) as connection:
+                    connection.send(hello + before + data[:length])
+        self.assert_alive()
+
+    def test_damaged(self):
+        seed = random.randrange(2 ** 32)
+        print(f"seed {seed}")
+        source = random.Random(seed)
+        hello = frame("HELLO", ["test"])
+        sound = [hello, *CLIENT_FRAMES.values()]
+        for _ in range(MUTATIONS):
+            data = bytearray(source.choice(sound))
+            for _ in range(source.choice((1, 1, 2, 5))):
+                at = source.randrange(len(data))
+                change = source.randrange(3)
+                if change == 0:
+                    data[at] = source.randrange(256)
+                elif change == 1:
+                    data[at] ^= 1 << source.randrange(8)
+                else:
+                    del data[at:at + source.randrange(1, 4)]
+                    data = data or bytearray(1)
+            with Connection(self.socket) as connection:
+                connection.send(hello + CLIENT_FRAMES["OPEN_JOB"] + data + source.choice(sound))
         self.assert_alive()
 
 
