@@ -110,6 +110,8 @@ struct sl_conn {
 
 /* Accepts what waits on the listening socket. */
 void sl_conn_on_listen(struct sl_source *source, uint32_t events);
+/* Listens again some time after no descriptor was free. Called once a turn. */
+void sl_conn_listen_again(struct sl_broker *broker);
 /* Queues bytes; closes a client that does not read (SL_CONN_OUT_BYTES_MAX). */
 void sl_conn_send(struct sl_conn *conn, const void *bytes, size_t len);
 /* Takes a malloc'ed buffer over and queues it. */
@@ -397,6 +399,7 @@ struct sl_broker {
 
     int epoll_fd;
     struct sl_source listen;
+    int64_t listen_due_ns; /* not before: no descriptor was free */
     bool is_listen_adopted; /* the supervisor's socket: it stays when we leave */
     struct sl_source signals;
     struct sl_source store_events;

@@ -17,8 +17,9 @@
 #include "common/check.h"
 #include "common/log.h"
 
-#define OUT_BYTES_MAX (80 * SL_MIB)      /* one largest result and change */
-#define READS_PER_EVENT 8                /* then others get their turn */
+#define OUT_BYTES_MAX (80 * SL_MIB) /* one largest result and change */
+#define READS_PER_EVENT 8           /* then others get their turn */
+#define LISTEN_PAUSE_NS (SL_NS_PER_S / 2)
 #define FRAME_TIME_NS (10 * SL_NS_PER_S) /* for a long frame whose memory others wait for */
 
 /* ---- open and close
@@ -75,14 +76,32 @@ static void open_conn(struct sl_broker *broker, int fd)
     broker->conn_count++;
 }
 
+/* Nothing more waits; or no descriptor is free: the backlog keeps who waits, and as its event would
+ * stand until somebody hangs up, it is not looked at for a while. */
+static void end_accept(struct sl_source *source)
+{
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+        source->broker->listen_due_ns = source->broker->now.mono_ns + LISTEN_PAUSE_NS;
+        sl_loop_change(source, 0);
+    }
+}
+
 void sl_conn_on_listen(struct sl_source *source, uint32_t events)
 {
     for (int i = 0; i < 64; i++) {
         int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0) {
-            return; /* nothing more waits, or no descriptor is free: the backlog keeps it */
+            end_accept(source);
+            return;
         }
         open_conn(source->broker, fd);
+    }
+}
+
+void sl_conn_listen_again(struct sl_broker *broker)
+{
+    if (broker->listen.events == 0 && broker->now.mono_ns >= broker->listen_due_ns) {
+        sl_loop_change(&broker->listen, EPOLLIN);
     }
 }
 

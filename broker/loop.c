@@ -197,6 +197,7 @@ static void run_timers(struct sl_broker *broker)
     check_space(broker);
     check_idle(broker);
     sl_conn_make_room(broker);
+    sl_conn_listen_again(broker);
     sl_dispatch_promote(broker);
     if (broker->survivors_due_ns != 0 && now_ns >= broker->survivors_due_ns) {
         sl_survivors_kill(broker);

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Clients that pipeline, disappear, promise and do not send, send descriptors, or come in too great a
-number: the order of answers, what was accepted, and that nobody holds up another."""
+"""Clients that pipeline, disappear, promise and do not send, send descriptors, or come in too great
+a number: the order of answers, what was accepted, and that nobody holds up another."""
 
 import array
 import contextlib
 import fcntl
 import os
+import pathlib
 import resource
 import select
 import socket
@@ -221,6 +222,31 @@ class Crowd(ConnectionCase):
             clients[500].answer("DOCUMENT")
             stack.enter_context(Client(self.socket))  # its place is free
         self.assert_alive()
+
+    def test_no_descriptors_left(self):
+        """Who finds no descriptor free waits in the kernel's queue, at no cost meanwhile."""
+        limit = self.broker_fds() + 5
+        usual = resource.prlimit(self.broker.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.broker.pid, resource.RLIMIT_NOFILE, (limit, usual[1]))
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Connection(self.socket)) for _ in range(20)]
+            for client in clients:
+                client.send(frame("HELLO", ["x"]) + frame("JOBS", []))
+            served = [client for client in clients
+                      if select.select([client.socket], [], [], 0.05)[0]]
+            self.assertEqual(len(served), 5)
+            spent = self.processor_seconds()
+            select.select([client.socket for client in clients[10:]], [], [], 1.0)
+            self.assertLess(self.processor_seconds() - spent, 0.3)
+            resource.prlimit(self.broker.pid, resource.RLIMIT_NOFILE, usual)
+            for client in clients:
+                self.assertEqual(client.read_frame()[0], TYPES["WELCOME"])
+                self.assertEqual(client.read_frame()[0], TYPES["DOCUMENT"])
+        self.assert_alive()
+
+    def processor_seconds(self):
+        fields = pathlib.Path(f"/proc/{self.broker.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def test_promises_that_are_not_kept_hold_nobody_up_for_long(self):
         """The memory for long frames is promised away; who holds it idly loses it to who waits."""
