@@ -22,7 +22,12 @@ struct token {
 
 static char char_at(struct sl_span text, size_t at)
 {
-    return (char)(at < text.len ? text.ptr[at] : '\0'); /* NUL was refused before: it means "the end" */
+    char c = '\0'; /* NUL was refused before: it means "the end" */
+
+    if (at < text.len) {
+        c = text.ptr[at];
+    }
+    return c;
 }
 
 static bool is_digit(char c)

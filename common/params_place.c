@@ -44,6 +44,7 @@ static const char *find_home(void)
     if (home != NULL) {
         return home;
     }
+    /* cppcheck-suppress getpwuidCalled ; read at start, before there is a second thread */
     const struct passwd *entry = getpwuid(getuid());
     if (entry != NULL && entry->pw_dir != NULL && entry->pw_dir[0] == '/') {
         return entry->pw_dir;

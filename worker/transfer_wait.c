@@ -152,6 +152,7 @@ void sl_transfers_start_ready(struct sl_transfers *transfers)
     }
 }
 
+/* NOLINTNEXTLINE(readability-function-size): two of the levels are TAILQ_CONCAT's own. */
 void sl_transfers_take_waiting(struct sl_transfers *transfers, struct sl_call_list *out)
 {
     struct sl_providers *providers = transfers->options.providers;
