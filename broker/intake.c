@@ -230,11 +230,31 @@ static void answer_submit(struct sl_conn *conn, const struct sl_submitted_msg *m
     }
 }
 
+/* Why it was refused, with the name nobody knows; which task it is, the client knows. */
+static struct sl_span describe_refusal(const struct accept_op *own,
+                                       const struct sl_submitted_msg *msg, char *text, size_t size)
+{
+    struct sl_span name = sl_span_of("", 0);
+
+    if (msg->err == SL_ERR_UNKNOWN_MODEL) {
+        name = own->tasks[msg->refused_idx].model;
+    } else if (msg->err == SL_ERR_UNKNOWN_PROVIDER) {
+        name = own->tasks[msg->refused_idx].provider;
+    }
+    if (msg->err == SL_OK || name.len == 0) {
+        return sl_span_str(msg->err == SL_OK ? "" : sl_err_meaning(msg->err));
+    }
+    int len =
+        snprintf(text, size, "%s: \"%.*s\"", sl_err_meaning(msg->err), (int)name.len, name.ptr);
+    return sl_span_of(text, SL_MIN((size_t)SL_MAX(len, 0), size - 1));
+}
+
 static void done_accept(struct sl_op *op)
 {
     struct accept_op *own = SL_CONTAINER_OF(op, struct accept_op, op);
     struct sl_broker *broker = own->broker;
     struct sl_conn *conn = sl_conn_find(own->conn, own->serial);
+    char text[SL_MESSAGE_BYTES_MAX];
     struct sl_submitted_msg msg = {
         .batch = own->batch,
         .accepted = own->reply.accepted,
@@ -247,7 +267,7 @@ static void done_accept(struct sl_op *op)
         msg.refused_idx = (int64_t)own->request.count;
         msg.err = own->local_err;
     }
-    msg.message = sl_span_str(msg.err == SL_OK ? "" : sl_err_meaning(msg.err));
+    msg.message = describe_refusal(own, &msg, text, sizeof(text));
     broker->delayed += own->reply.delayed;
     sl_dispatch_note_due(broker, own->reply.due_ms);
     if (conn != NULL) {
