@@ -129,6 +129,9 @@ void sl_conn_resume_all(struct sl_broker *broker);
 /* When the memory for long frames has run out: ends those that were begun long ago, and tries those
  * that wait again. Called once a turn. */
 void sl_conn_make_room(struct sl_broker *broker);
+/* The end is near: nothing more is read or accepted, so that nobody who asks on and on holds it up;
+ * what was asked is answered. Saying so again changes nothing. */
+void sl_conn_stop_reading(struct sl_broker *broker);
 /* The connection, if it is still the one of that serial. */
 struct sl_conn *sl_conn_find(struct sl_conn *conn, uint64_t serial);
 
@@ -400,6 +403,7 @@ struct sl_broker {
     int epoll_fd;
     struct sl_source listen;
     int64_t listen_due_ns; /* not before: no descriptor was free */
+    bool has_stopped_reading;
     bool is_listen_adopted; /* the supervisor's socket: it stays when we leave */
     struct sl_source signals;
     struct sl_source store_events;

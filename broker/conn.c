@@ -100,7 +100,8 @@ void sl_conn_on_listen(struct sl_source *source, uint32_t events)
 
 void sl_conn_listen_again(struct sl_broker *broker)
 {
-    if (broker->listen.events == 0 && broker->now.mono_ns >= broker->listen_due_ns) {
+    if (broker->listen.events == 0 && broker->now.mono_ns >= broker->listen_due_ns &&
+        !broker->has_stopped_reading) {
         sl_loop_change(&broker->listen, EPOLLIN);
     }
 }
@@ -154,7 +155,9 @@ struct sl_conn *sl_conn_find(struct sl_conn *conn, uint64_t serial)
 
 static void want_events(struct sl_conn *conn)
 {
-    uint32_t events = conn->is_paused || conn->must_close ? 0 : EPOLLIN;
+    bool may_read =
+        !conn->is_paused && !conn->must_close && !conn->source.broker->has_stopped_reading;
+    uint32_t events = may_read ? EPOLLIN : 0;
 
     events |= conn->out_at < conn->out_len ? EPOLLOUT : 0;
     if (events != conn->source.events) {
@@ -502,8 +505,25 @@ static void on_conn_event(struct sl_source *source, uint32_t events)
     }
 }
 
+void sl_conn_stop_reading(struct sl_broker *broker)
+{
+    if (broker->has_stopped_reading) {
+        return;
+    }
+    broker->has_stopped_reading = true;
+    sl_loop_change(&broker->listen, 0);
+    for (size_t i = 0; i < SL_CLIENTS_MAX; i++) {
+        if (broker->conns[i].serial != 0) {
+            want_events(&broker->conns[i]);
+        }
+    }
+}
+
 void sl_conn_resume_all(struct sl_broker *broker)
 {
+    if (broker->has_stopped_reading) {
+        return;
+    }
     for (size_t i = 0; i < SL_CLIENTS_MAX; i++) {
         struct sl_conn *conn = &broker->conns[i];
         if (conn->serial == 0 || !conn->is_paused ||

@@ -132,8 +132,11 @@ static bool is_over(struct sl_broker *broker)
                      broker->calls.counts[SL_CALL_ENDING] > 0 || broker->arming > 0 ||
                      broker->calls.counts[SL_CALL_ARMED] > 0;
 
-    return broker->state != SL_BROKER_RUNNING && !has_calls &&
-           sl_commit_pending(broker->commit) == 0;
+    if (broker->state == SL_BROKER_RUNNING || has_calls) {
+        return false;
+    }
+    sl_conn_stop_reading(broker);
+    return sl_commit_pending(broker->commit) == 0;
 }
 
 static bool is_idle(const struct sl_broker *broker)

@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import termios
+import threading
 
 sys.dont_write_bytecode = True
 from support import SLOW, SluiceCase, deadline, main  # noqa: E402
@@ -243,6 +244,23 @@ class Crowd(ConnectionCase):
                 self.assertEqual(client.read_frame()[0], TYPES["WELCOME"])
                 self.assertEqual(client.read_frame()[0], TYPES["DOCUMENT"])
         self.assert_alive()
+
+    def test_clients_that_never_stop_asking_do_not_stop_the_drain(self):
+        asking = [threading.Thread(target=self.ask_on, daemon=True) for _ in range(8)]
+        for thread in asking:
+            thread.start()
+        with Client(self.socket) as client:  # they are at it
+            client.send(frame("JOBS", []))
+            client.answer("DOCUMENT")
+        self.assertEqual(self.broker.terminate(seconds=5), 0)
+        for thread in asking:
+            thread.join()
+
+    def ask_on(self):
+        with Connection(self.socket) as connection:
+            connection.send(frame("HELLO", ["x"]) + frame("JOBS", []) * 300)
+            while connection.read_frame() is not None:
+                connection.send(frame("JOBS", []))
 
     def processor_seconds(self):
         fields = pathlib.Path(f"/proc/{self.broker.pid}/stat").read_text().rsplit(")", 1)[1].split()
