@@ -92,8 +92,9 @@ class Connection:
 
     def __init__(self, path: pathlib.Path):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(DEADLINE_S)
+        # Connected first: with a timeout set, a full backlog would be an error instead of a wait.
         self.socket.connect(str(path))
+        self.socket.settimeout(DEADLINE_S)
 
     def __enter__(self):
         return self
