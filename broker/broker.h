@@ -313,7 +313,7 @@ struct sl_provider_state {
     size_t armed_bytes;
     uint32_t ahead;   /* how many to arm beyond the free places; 0: as at the start */
     bool has_starved; /* places stood free while an arm was awaited */
-    uint32_t arming; /* asked of the store, not yet answered */
+    uint32_t arming;  /* asked of the store, not yet answered */
     uint32_t in_flight;
     uint64_t calls;
     uint64_t errors;
