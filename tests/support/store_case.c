@@ -4,6 +4,7 @@
 #include "tests/support/store_case.h"
 
 #include <check.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -39,6 +40,18 @@ void store_tear_down(void)
     free(armed_bytes);
     armed_bytes = NULL;
     tmp_dir_remove();
+}
+
+static void remove_and_abort(int number)
+{
+    signal(SIGABRT, SIG_DFL);
+    tmp_dir_remove();
+    raise(number);
+}
+
+void store_expect_abort(void)
+{
+    signal(SIGABRT, remove_and_abort);
 }
 
 static void expect_ok(enum sl_err err, const char *what)

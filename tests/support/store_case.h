@@ -17,6 +17,9 @@ extern struct sl_store *store; /* open between store_set_up and store_tear_down 
 /* A fixture: an empty store, no transaction. */
 void store_set_up(void);
 void store_tear_down(void);
+/* For a test that ends with SIGABRT, and so without the tear down: the directory is removed first.
+ */
+void store_expect_abort(void);
 
 void store_open(void);
 void store_begin(void);

@@ -193,6 +193,7 @@ END_TEST
 
 START_TEST(test_a_transaction_in_a_transaction_aborts)
 {
+    store_expect_abort();
     store_begin();
     ck_assert_int_eq(sl_store_begin(store), SL_OK);
 }

@@ -114,6 +114,7 @@ END_TEST
 
 START_TEST(test_a_second_end_aborts)
 {
+    store_expect_abort();
     store_accept_many(job, "t", 2);
     struct sl_armed armed = store_arm(2).armed[0];
     store_settle(&armed, SL_TASK_COMPLETED);
@@ -123,6 +124,7 @@ END_TEST
 
 START_TEST(test_an_end_without_its_lease_aborts)
 {
+    store_expect_abort();
     store_accept_many(job, "t", 1);
     struct sl_armed armed = store_arm_one();
     armed.lease++;
@@ -134,6 +136,7 @@ static const enum sl_task_state illegal_ends[] = {SL_TASK_LEASED, SL_TASK_BLOCKE
 
 START_TEST(test_an_illegal_change_aborts)
 {
+    store_expect_abort();
     store_accept_many(job, "t", 1);
     struct sl_armed armed = store_arm_one();
     store_settle(&armed, illegal_ends[_i]);
