@@ -42,8 +42,8 @@
 /* Per provider, leased ahead of a free place: hides the commit before a call. */
 #define SL_ARMED_MAX 2048
 #define SL_ARMED_BYTES_MAX (8 * SL_MIB) /* their request bytes in broker memory */
-#define SL_COMMIT_OPS_MAX 4096           /* operations in one group commit */
-#define SL_DELETE_SLICE 1000             /* records deleted in one commit (purge) */
+#define SL_COMMIT_OPS_MAX 4096          /* operations in one group commit */
+#define SL_DELETE_SLICE 1000            /* records deleted in one commit (purge) */
 #define SL_CONCURRENCY_MAX 65536
 
 /* ---- store ---------------------------------------------------------------------------------- */
