@@ -13,7 +13,7 @@ packages_build=(
 )
 # shellcheck disable=SC2034
 packages_check=(
-    clang clang-format clang-tidy cppcheck gcovr libclang-rt-14-dev pmccabe shellcheck spin
+    clang clang-format clang-tidy cppcheck gcovr libclang-rt-14-dev pmccabe shellcheck spin valgrind
     curl mandoc mkdocs systemd
 )
 
