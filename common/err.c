@@ -6,6 +6,8 @@
  */
 #include "common/err.h"
 
+#include "common/check.h"
+
 struct row {
     enum sl_err err;
     const char *code;
@@ -36,7 +38,11 @@ static const struct row *get_row(enum sl_err err)
 {
     const struct row *row = find_row((uint32_t)err);
 
-    return row != NULL ? row : find_row(SL_ERR_INTERNAL);
+    if (row == NULL) {
+        row = find_row(SL_ERR_INTERNAL);
+    }
+    SL_ASSERT(row != NULL);
+    return row;
 }
 
 const char *sl_err_code(enum sl_err err)
