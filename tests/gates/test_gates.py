@@ -189,7 +189,7 @@ class GatesThatBuild(GateTest):
         self.assert_found("audit", r"libyajl2, linked by .*, is not in dependencies\.md")
 
     def test_test(self):
-        self.copy.replace("common/base.h", "return a.len == b.len &&", "return a.len != b.len &&")
+        self.copy.replace("common/base.h", "return !__builtin_add_overflow", "return __builtin_add_overflow")
         self.assert_found("test", r"unit/base failed")
 
     def test_san(self):
