@@ -109,8 +109,10 @@ static int on_timer(CURLM *multi, long timeout_ms, void *user)
     struct sl_shard *shard = user;
 
     (void)multi;
+    /* From this moment, not from the turn's beginning: libcurl says it once, and a call that comes
+     * before its own clock agrees finds nothing due, and no further word of it ever comes. */
     shard->due_ns =
-        timeout_ms < 0 ? INT64_MAX : sl_time_add(shard->owner->now_ns, timeout_ms * SL_NS_PER_MS);
+        timeout_ms < 0 ? INT64_MAX : sl_time_add(sl_clock_mono_ns(), timeout_ms * SL_NS_PER_MS);
     return 0;
 }
 
