@@ -193,7 +193,8 @@ class GatesThatBuild(GateTest):
         self.assert_found("test", r"unit/base failed")
 
     def test_san(self):
-        self.copy.replace("tests/unit/test_base.c", "\nint main(void)", LEAK + "\nint main(void)")
+        self.copy.replace("tests/unit/test_base.c", "\nstatic Suite *make_suite(",
+                          LEAK + "\nstatic Suite *make_suite(")
         self.copy.replace("tests/unit/test_base.c", "tcase_add_test(",
                           "tcase_add_test(cases, test_planted);\n    tcase_add_test(")
         self.assert_found("san", r"LeakSanitizer: detected memory leaks", ())
